@@ -1,0 +1,70 @@
+# quell_module(name SOURCES ... [PRIVATE targets...] [STRICT_INTEGERS])
+#
+# One static library per module, quell_<name>, that links exactly the modules which layers.txt allows.
+# STRICT_INTEGERS adds the warnings about narrowing, for the directories that read hostile files.
+
+file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/layers.txt quell_layers REGEX "^[a-z]+:")
+set_property(DIRECTORY ${CMAKE_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+             ${CMAKE_CURRENT_LIST_DIR}/layers.txt)
+
+# Modules that are headers alone: linking them is linking quell_headers.
+set(QUELL_HEADER_MODULES core stats grid attention)
+
+function(quell_module_links name out)
+  foreach(line IN LISTS quell_layers)
+    if(line MATCHES "^${name}:(.*)$")
+      string(STRIP "${CMAKE_MATCH_1}" names)
+      separate_arguments(names)
+      set(targets quell_headers)
+      foreach(other IN LISTS names)
+        if(NOT other IN_LIST QUELL_HEADER_MODULES)
+          list(APPEND targets quell_${other})
+        endif()
+      endforeach()
+      set(${out} ${targets} PARENT_SCOPE)
+      return()
+    endif()
+  endforeach()
+  message(FATAL_ERROR "cmake/layers.txt has no line for the module ${name}")
+endfunction()
+
+function(quell_module name)
+  cmake_parse_arguments(arg "STRICT_INTEGERS" "" "SOURCES;PRIVATE" ${ARGN})
+  quell_module_links(${name} links)
+  add_library(quell_${name} STATIC ${arg_SOURCES})
+  target_link_libraries(quell_${name} PUBLIC ${links} PRIVATE quell_flags)
+  foreach(target IN LISTS arg_PRIVATE)
+    # Header-only and compile-only use: nothing of these shows in our public headers.
+    target_link_libraries(quell_${name} PRIVATE ${target})
+  endforeach()
+  target_include_directories(quell_${name} PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
+  if(arg_STRICT_INTEGERS)
+    target_compile_options(quell_${name} PRIVATE -Wconversion -Wsign-conversion)
+  endif()
+  set_target_properties(quell_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON
+                        VISIBILITY_INLINES_HIDDEN ON EXPORT_NAME ${name})
+  set_property(GLOBAL APPEND PROPERTY QUELL_MODULE_TARGETS quell_${name})
+endfunction()
+
+# quell_test(name SOURCES ... MODULES ... [SLOW] [LIBRARIES ...]): one GoogleTest program. Each of its
+# test cases is a CTest test. SLOW: run only by tests/run.sh --full.
+function(quell_test name)
+  cmake_parse_arguments(arg "SLOW" "TIMEOUT" "SOURCES;MODULES;LIBRARIES" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE quell_core quell_flags GTest::gtest GTest::gtest_main ${arg_LIBRARIES})
+  foreach(module IN LISTS arg_MODULES)
+    if(NOT module IN_LIST QUELL_HEADER_MODULES)
+      target_link_libraries(${name} PRIVATE quell_${module})
+    endif()
+  endforeach()
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE QUELL_SOURCE_DIR="${CMAKE_SOURCE_DIR}" QUELL_CHECKED)
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 600)
+  endif()
+  set(label fast)
+  if(arg_SLOW)
+    set(label slow)
+  endif()
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT})
+endfunction()

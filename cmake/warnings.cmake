@@ -1,0 +1,18 @@
+# quell_flags: what every file of ours is compiled with, and nobody else's.
+add_library(quell_flags INTERFACE)
+target_compile_features(quell_flags INTERFACE cxx_std_20)
+target_compile_options(quell_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wundef -Wcast-align -Wnon-virtual-dtor -Woverloaded-virtual
+  -Wdouble-promotion -Wformat=2
+  # Fused multiply-add is written, never inferred: compilers differ in when they fuse, and results
+  # must be the same bits everywhere.
+  -ffp-contract=off
+  $<$<CXX_COMPILER_ID:GNU>:-Wduplicated-cond -Wlogical-op>
+  $<$<BOOL:${QUELL_WERROR}>:-Werror>)
+if(QUELL_SANITIZE)
+  target_compile_options(quell_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(quell_flags INTERFACE -fsanitize=address,undefined)
+endif()
+if(QUELL_CHECKED)
+  target_compile_definitions(quell_flags INTERFACE QUELL_CHECKED)
+endif()

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The reference forward pass in float32. It goes block by block, so that one block's weights are all
+// that must be resident: callers hold the hidden states of many sequences and carry them through a
+// block together. With an f32 key-value cache the same code generates token by token.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "quell/core/executor.hpp"
+#include "quell/core/result.hpp"
+#include "quell/core/tensor.hpp"
+#include "quell/engine/tap.hpp"
+#include "quell/kernels/context.hpp"
+#include "quell/kernels/gemm.hpp"
+#include "quell/model/model.hpp"
+
+namespace quell::engine {
+
+/// Keys and values of all layers for one sequence, float32, grown as tokens are fed.
+class Cache {
+ public:
+  static Result<Cache> create(const model::ModelConfig& config, std::uint32_t capacity);
+  std::uint32_t length() const noexcept { return length_; }
+  std::uint32_t capacity() const noexcept { return capacity_; }
+
+ private:
+  friend class Engine;
+  std::uint32_t length_ = 0, capacity_ = 0;
+  std::vector<Matrix> keys_, values_;  // per layer [capacity, kv_heads * head_dim]
+};
+
+/// The weights of one block, packed for the kernels.
+struct BlockWeights {
+  std::uint32_t layer = 0;
+  std::vector<kernels::PackedWeights> qkv, gate_up;
+  kernels::PackedWeights o, down;
+  std::vector<Matrix> qkv_bias, gate_up_bias;  // empty matrices where there is none
+  Matrix o_bias, down_bias;
+  Matrix attention_norm, attention_norm_bias, mlp_norm, mlp_norm_bias, q_norm, k_norm;
+};
+
+/// Lets a caller give other weights than the model's files (blocks that were just quantized).
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  virtual Result<Matrix> weight(const model::Linear& linear) = 0;
+};
+
+class Engine {
+ public:
+  /// `model` and `executor` must outlive the engine. Reads the tensors outside the blocks that every
+  /// pass needs (norms, positions); embedding rows and the head are read when used.
+  static Result<Engine> create(const model::Model& model, Executor& executor);
+  Engine(Engine&&) noexcept;
+  Engine& operator=(Engine&&) noexcept;
+  ~Engine();
+
+  const model::Model& model() const noexcept;
+  kernels::Context& context() noexcept;
+
+  /// Reads and packs block `layer`; linears come from `source` where one is given.
+  Result<BlockWeights> load_block(std::uint32_t layer, WeightSource* source = nullptr);
+
+  /// Hidden states of `ids`, which are the concatenated sequences of `lengths`: x [sum, hidden] is
+  /// filled. Errors: usage (an id outside the vocabulary with its position, a sequence longer than the model's positions).
+  Status embed(std::span<const std::int32_t> ids, std::span<const std::uint32_t> lengths,
+               MatrixView<float> x, std::uint32_t first_position = 0);
+
+  /// One block over whole sequences, in place.
+  Status run_block(const BlockWeights& weights, std::span<const std::uint32_t> lengths,
+                   MatrixView<float> x, Tap* tap = nullptr);
+  /// One block over the next tokens of one sequence, reading and extending the cache.
+  Status run_block(const BlockWeights& weights, Cache& cache, MatrixView<float> x);
+  /// Call once after all blocks have seen the tokens.
+  void advance(Cache& cache, std::uint32_t tokens);
+
+  /// Final norm and head: logits [T, vocabulary]. The head is packed at the first call and kept.
+  Status logits(MatrixView<const float> x, MatrixView<float> out);
+
+ private:
+  struct State;
+  explicit Engine(std::unique_ptr<State> state) noexcept;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace quell::engine

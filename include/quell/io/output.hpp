@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// An output folder that is complete or is not there. Shards are written under temporary names, each
+// finished module is recorded in a journal (so a killed run loses at most one module), and only at
+// the end are files synced and renamed: shards, then index, then config.json, then the manifest
+// with the size and SHA-256 of every file. A folder without a manifest is not finished.
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quell/core/result.hpp"
+#include "quell/io/json.hpp"
+#include "quell/io/safetensors.hpp"
+
+namespace quell::io {
+
+inline constexpr std::string_view kManifestName = "quell.manifest";
+
+class OutputFolder {
+ public:
+  struct Options {
+    bool force = false;   // replace a finished folder, or a partial one of another plan
+    bool resume = true;   // take over a partial folder of the same plan
+  };
+  /// What a module's record in the journal says.
+  struct Finished {
+    std::string module;
+    Json record;  // whatever the caller stored
+  };
+
+  /// Creates or takes over `path`. `identity` describes the plan field by field (model hash, options,
+  /// versions); a partial folder with another identity is refused naming the first field that
+  /// differs. Errors: usage (exists, is a file), resource (no permission, locked by a live process with its
+  /// pid, no space for plan.total bytes).
+  static Result<OutputFolder> open(const std::filesystem::path& path, const FolderPlan& plan,
+                                   const Json& identity, Options options);
+  OutputFolder(OutputFolder&&) noexcept;
+  OutputFolder& operator=(OutputFolder&&) noexcept;
+  ~OutputFolder();  // releases the lock; an unfinished folder stays, to be resumed
+
+  /// Modules of an earlier run whose bytes are all there (checked against the recorded hash).
+  std::span<const Finished> finished() const noexcept;
+  const Finished* find_finished(std::string_view module) const noexcept;
+
+  /// Writes one planned tensor; `bytes` has its planned size.
+  Status write(std::string_view tensor, std::span<const std::byte> bytes);
+  /// Reads back a tensor written before (resumed modules).
+  Result<std::vector<std::byte>> read(std::string_view tensor) const;
+  /// Syncs the module's tensors and appends it to the journal. `tensors` are the names written.
+  Status finish_module(std::string_view module, std::span<const std::string> tensors,
+                       const Json& record);
+
+  /// Adds a small file that appears with the others (tokenizer, report).
+  Status add_file(std::string_view name, std::string_view text);
+  /// Copies a file of the source model byte for byte.
+  Status copy_file(const std::filesystem::path& source);
+  /// Syncs, renames, writes index, config.json and the manifest, removes journal and lock. Returns the
+  /// SHA-256 over the manifest's lines, in hex: the hash of the result.
+  Result<std::string> complete(std::string_view config_json);
+
+ private:
+  struct State;
+  explicit OutputFolder(std::unique_ptr<State> state) noexcept;
+  std::unique_ptr<State> state_;
+};
+
+struct VerifyReport {
+  bool complete = false;
+  std::uint64_t tensors_checked = 0;
+  std::vector<std::string> problems;  // each names a file
+};
+/// Compares a folder with its manifest: every file there, sizes, hashes, nothing left over, headers
+/// readable.
+Result<VerifyReport> verify_folder(const std::filesystem::path& path);
+
+/// SHA-256 in lower-case hex.
+std::string sha256_hex(std::span<const std::byte> bytes);
+std::string sha256_hex(std::string_view text);
+Result<std::string> sha256_file(const std::filesystem::path& path);
+
+}  // namespace quell::io

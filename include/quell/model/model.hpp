@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// A model as data: its configuration, its files and the map from roles to tensors. Nothing is
+// computed here. An architecture is one file that fills these maps; everything else is shared.
+
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quell/core/result.hpp"
+#include "quell/core/tensor.hpp"
+#include "quell/grid/quantized.hpp"
+#include "quell/io/export.hpp"
+#include "quell/io/json.hpp"
+#include "quell/io/safetensors.hpp"
+#include "quell/model/config.hpp"
+
+namespace quell::model {
+
+/// A linear layer: W [rows, cols] = [out, in].
+struct Linear {
+  std::string name;         // module path in the checkpoint, without ".weight"
+  std::size_t rows = 0, cols = 0;
+  bool transposed = false;  // the file holds [in, out] (GPT-2)
+  bool bias = false;        // name + ".bias" is there
+};
+
+struct NormTensors {
+  std::string weight;  // tensor names; empty = none
+  std::string bias;
+};
+
+/// One decoder block. The four sites are the distinct inputs of its linear layers; layers that share
+/// a site share their statistics.
+struct Block {
+  NormTensors attention_norm, mlp_norm;
+  NormTensors q_norm, k_norm;     // per head, where the config has head_norms
+  std::vector<Linear> qkv;        // outputs concatenated give [q | k | v]
+  Linear o;
+  std::vector<Linear> gate_up;    // outputs concatenated give [gate | up], or [up] where not gated
+  Linear down;
+};
+
+/// The distinct inputs of a block's linears, in order of computation.
+enum class Site { qkv_in, o_in, mlp_in, down_in };
+inline constexpr Site kSites[] = {Site::qkv_in, Site::o_in, Site::mlp_in, Site::down_in};
+std::string_view to_string(Site site) noexcept;
+/// The linears that read a site.
+std::vector<const Linear*> linears_at(const Block& block, Site site);
+
+/// Tensors outside the blocks.
+struct Frame {
+  std::string embedding;                   // [V, embedding_width]
+  std::string positions;                   // [P, hidden], learned positions only
+  std::optional<Linear> project_in, project_out;
+  NormTensors final_norm;
+  std::string head;                        // [V, embedding_width]; the embedding's name when tied
+};
+
+struct LoadOptions {
+  bool allow_links_outside = false;
+};
+
+class Model {
+ public:
+  /// Reads config.json and the headers of the weights, and checks every expected tensor's presence and
+  /// shape against the configuration. Weights stay on disk. Errors: missing, parse, shape, unsupported.
+  static Result<Model> load(const std::filesystem::path& folder, LoadOptions options = {});
+
+  const std::filesystem::path& folder() const noexcept { return folder_; }
+  const ModelConfig& config() const noexcept { return config_; }
+  const io::Json& config_json() const noexcept { return config_json_; }
+  const io::Checkpoint& checkpoint() const noexcept { return checkpoint_; }
+  const std::vector<Block>& blocks() const noexcept { return blocks_; }
+  const Frame& frame() const noexcept { return frame_; }
+  bool tied_head() const noexcept { return frame_.head == frame_.embedding; }
+  const io::QuantizedModules& quantized() const noexcept { return quantized_; }
+  /// Things a user should know that are not errors.
+  const std::vector<std::string>& warnings() const noexcept { return warnings_; }
+  std::uint64_t parameters() const noexcept;
+
+  /// W [rows, cols] in float32, dequantized and transposed as needed. Error: numeric if an element is not finite,
+  /// naming tensor and index, unless `allow_nonfinite`.
+  Result<Matrix> weight(const Linear& linear, Executor& executor, bool allow_nonfinite = false) const;
+  /// The bias, or an empty matrix. One row.
+  Result<Matrix> bias(const Linear& linear) const;
+  /// A tensor by its name; one row for vectors. Same check.
+  Result<Matrix> tensor(const std::string& name, bool allow_nonfinite = false) const;
+
+ private:
+  friend class Loader;
+  std::filesystem::path folder_;
+  ModelConfig config_;
+  io::Json config_json_;
+  io::Checkpoint checkpoint_;
+  io::QuantizedModules quantized_;
+  std::vector<Block> blocks_;
+  Frame frame_;
+  std::vector<std::string> warnings_;
+
+  explicit Model(io::Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)) {}
+};
+
+}  // namespace quell::model

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// tokenizer.json: text to token ids and back, with the same ids as the reference implementation.
+// Byte-level BPE, SentencePiece-style BPE with byte fallback, Unigram.
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quell/core/result.hpp"
+
+namespace quell::tokenizer {
+
+class Tokenizer {
+ public:
+  /// Reads tokenizer.json of a model folder (and add_bos_token of tokenizer_config.json where the
+  /// post-processor is silent). Errors: missing, parse, unsupported (a component by its name).
+  static Result<Tokenizer> read(const std::filesystem::path& folder);
+
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+  ~Tokenizer();
+
+  /// Ids of `text`, which is UTF-8 (malformed bytes become U+FFFD). `add_special`: with what the model
+  /// expects around a text (BOS, EOS). Never fails on text; a failure names an internal limit.
+  Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special = true) const;
+  /// Text of the ids; special tokens give nothing unless asked for.
+  std::string decode(std::span<const std::int32_t> ids, bool keep_special = false) const;
+
+  std::uint32_t size() const noexcept;  // ids are below this
+  /// The token's own text as stored, or empty for an id that is not used.
+  std::string_view piece(std::int32_t id) const noexcept;
+  std::optional<std::int32_t> id(std::string_view piece) const noexcept;
+  /// What encode puts in front of a text, if anything.
+  std::optional<std::int32_t> bos() const noexcept;
+  std::string_view model_type() const noexcept;  // "BPE", "Unigram", …
+
+ private:
+  struct State;
+  explicit Tokenizer(std::unique_ptr<State> state) noexcept;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace quell::tokenizer
