@@ -4,11 +4,13 @@
 # STRICT_INTEGERS adds the warnings about narrowing, for the directories that read hostile files.
 
 file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/layers.txt quell_layers REGEX "^[a-z]+:")
-set_property(DIRECTORY ${CMAKE_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+set_property(DIRECTORY ${quell_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
              ${CMAKE_CURRENT_LIST_DIR}/layers.txt)
 
 # Modules that are headers alone: linking them is linking quell_headers.
 set(QUELL_HEADER_MODULES core stats grid attention)
+# Libraries that are headers alone: needed to compile ours, never by somebody who links ours.
+set(QUELL_HEADER_LIBRARIES Eigen3::Eigen nlohmann_json::nlohmann_json CLI11::CLI11)
 
 function(quell_module_links name out)
   foreach(line IN LISTS quell_layers)
@@ -32,12 +34,16 @@ function(quell_module name)
   cmake_parse_arguments(arg "STRICT_INTEGERS" "" "SOURCES;PRIVATE" ${ARGN})
   quell_module_links(${name} links)
   add_library(quell_${name} STATIC ${arg_SOURCES})
-  target_link_libraries(quell_${name} PUBLIC ${links} PRIVATE quell_flags)
+  target_link_libraries(quell_${name} PUBLIC ${links} PRIVATE $<BUILD_INTERFACE:quell_flags>)
   foreach(target IN LISTS arg_PRIVATE)
-    # Header-only and compile-only use: nothing of these shows in our public headers.
-    target_link_libraries(quell_${name} PRIVATE ${target})
+    # None of these shows in a public header.
+    if(target IN_LIST QUELL_HEADER_LIBRARIES)
+      target_link_libraries(quell_${name} PRIVATE $<BUILD_INTERFACE:${target}>)
+    else()
+      target_link_libraries(quell_${name} PRIVATE ${target})
+    endif()
   endforeach()
-  target_include_directories(quell_${name} PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
+  target_include_directories(quell_${name} PRIVATE ${quell_SOURCE_DIR}/src ${quell_SOURCE_DIR})
   if(arg_STRICT_INTEGERS)
     target_compile_options(quell_${name} PRIVATE -Wconversion -Wsign-conversion)
   endif()
@@ -46,8 +52,10 @@ function(quell_module name)
   set_property(GLOBAL APPEND PROPERTY QUELL_MODULE_TARGETS quell_${name})
 endfunction()
 
-# quell_test(name SOURCES ... MODULES ... [SLOW] [LIBRARIES ...]): one GoogleTest program. Each of its
-# test cases is a CTest test. SLOW: run only by tests/run.sh --full.
+# quell_test(name SOURCES ... MODULES ... [SLOW] [TIMEOUT seconds] [LIBRARIES ...]): one GoogleTest
+# program, which is one CTest test: thousands of cases cost one process, not thousands. The cases are
+# counted by tests/run.sh from the file that the program writes to test-results/. SLOW: run only by
+# tests/run.sh --full.
 function(quell_test name)
   cmake_parse_arguments(arg "SLOW" "TIMEOUT" "SOURCES;MODULES;LIBRARIES" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
@@ -57,8 +65,8 @@ function(quell_test name)
       target_link_libraries(${name} PRIVATE quell_${module})
     endif()
   endforeach()
-  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR})
-  target_compile_definitions(${name} PRIVATE QUELL_SOURCE_DIR="${CMAKE_SOURCE_DIR}" QUELL_CHECKED)
+  target_include_directories(${name} PRIVATE ${quell_SOURCE_DIR}/tests ${quell_SOURCE_DIR}/src ${quell_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE QUELL_SOURCE_DIR="${quell_SOURCE_DIR}" QUELL_CHECKED)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 600)
   endif()
@@ -66,5 +74,7 @@ function(quell_test name)
   if(arg_SLOW)
     set(label slow)
   endif()
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT})
+  add_test(NAME ${name} COMMAND ${name} --gtest_brief=1
+           --gtest_output=xml:${CMAKE_BINARY_DIR}/test-results/${name}.xml)
+  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT})
 endfunction()
