@@ -2,8 +2,8 @@
 #pragma once
 
 // JSON as data. Values are parsed behind our own checks (byte-order mark, UTF-8, size, depth,
-// duplicate keys), so that a config, a tokenizer, a recipe and an index are all read the same way and
-// every error says where. Written JSON keeps the order of members.
+// duplicate keys), so that a config, a tokenizer, a recipe and an index are all read the same way
+// and every error says where. Written JSON keeps the order of members.
 
 #include <cstdint>
 #include <filesystem>
@@ -23,16 +23,17 @@ class Json {
   using Member = std::pair<std::string, Json>;
 
   Json() = default;
-  Json(std::nullptr_t) {}                                                    // NOLINT
-  Json(bool value) : kind_(Kind::boolean), boolean_(value) {}                // NOLINT
-  Json(double value) : kind_(Kind::real), real_(value) {}                    // NOLINT
-  Json(std::int64_t value) : kind_(Kind::integer), integer_(value) {}        // NOLINT
-  Json(int value) : Json(static_cast<std::int64_t>(value)) {}                // NOLINT
-  Json(unsigned value) : Json(static_cast<std::int64_t>(value)) {}           // NOLINT
-  Json(std::uint64_t value);                                                 // NOLINT
+  Json(std::nullptr_t) {}                                              // NOLINT
+  Json(bool value) : kind_(Kind::boolean), boolean_(value) {}          // NOLINT
+  Json(double value) : kind_(Kind::real), real_(value) {}              // NOLINT
+  Json(std::int64_t value) : kind_(Kind::integer), integer_(value) {}  // NOLINT
+  Json(int value) : Json(static_cast<std::int64_t>(value)) {}          // NOLINT
+  Json(unsigned value) : Json(static_cast<std::int64_t>(value)) {}     // NOLINT
+  /// Above 2^63 - 1 the kind is `real`, but as_unsigned() and dump() keep every digit.
+  Json(std::uint64_t value);                                                   // NOLINT
   Json(std::string value) : kind_(Kind::string), string_(std::move(value)) {}  // NOLINT
-  Json(std::string_view value) : Json(std::string(value)) {}                 // NOLINT
-  Json(const char* value) : Json(std::string(value)) {}                      // NOLINT
+  Json(std::string_view value) : Json(std::string(value)) {}                   // NOLINT
+  Json(const char* value) : Json(std::string(value)) {}                        // NOLINT
   static Json array(std::vector<Json> items = {});
   static Json object(std::vector<Member> members = {});
 
@@ -43,6 +44,8 @@ class Json {
   bool as_boolean() const noexcept { return boolean_; }
   std::int64_t as_integer() const noexcept { return integer_; }
   double as_number() const noexcept;
+  /// Exactly, if the value is an integer from 0 to 2^64 - 1 (written without fraction or exponent).
+  std::optional<std::uint64_t> as_unsigned() const noexcept;
   const std::string& as_string() const noexcept { return string_; }
   const std::vector<Json>& items() const noexcept { return items_; }
   std::vector<Json>& items() noexcept { return items_; }
@@ -60,13 +63,14 @@ class Json {
   std::uint32_t column() const noexcept { return column_; }
   void place(std::uint32_t line, std::uint32_t column) noexcept { line_ = line, column_ = column; }
 
-  /// Compact for indent = 0. Non-finite numbers become null, integers stay integers, and a double is
-  /// written with the fewest digits that read back as itself.
+  /// Compact for indent = 0. Non-finite numbers become null, integers stay integers, and a double
+  /// is written with the fewest digits that read back as itself.
   std::string dump(int indent = 0) const;
 
  private:
   Kind kind_ = Kind::null;
   bool boolean_ = false;
+  bool exact_unsigned_ = false;  // a real whose exact value is in the 64 bits of integer_
   std::uint32_t line_ = 0, column_ = 0;
   std::int64_t integer_ = 0;
   double real_ = 0;
@@ -78,6 +82,9 @@ class Json {
 struct JsonLimits {
   std::uint64_t bytes = 100'000'000;
   int depth = 64;
+  // A value in memory takes about 130 bytes, so "[0,0,0" would grow 65-fold: 4 million values are
+  // 520 MB. The largest tokenizers (262 thousand tokens, 515 thousand merges as pairs) have half.
+  std::uint64_t values = 4'000'000;
 };
 
 /// Parses one value with nothing but white space around it. `name` is what errors call the text (a
@@ -106,7 +113,8 @@ class JsonFields {
   const Json* find(std::string_view name) const noexcept;  // null members count as absent
   const std::string& file() const noexcept { return file_; }
   const Json& object() const noexcept { return *object_; }
-  Error wrong(std::string_view name, std::string_view expected) const;  // parse: "FILE: NAME is X, expected Y"
+  Error wrong(std::string_view name,
+              std::string_view expected) const;  // parse: "FILE: NAME is X, expected Y"
 
  private:
   const Json* object_;
