@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The quantizers and their options. Each takes one weight W [OC, IC] and, where it says so, the
+// second moment H = mean of x x^T of the layer's inputs.
+
+#include <memory>
+
+#include "quell/quant/quantizer.hpp"
+
+namespace quell::quant {
+
+/// Rounding to the nearest code. Reads H where it is offered: its diagonal weights the scale
+/// search, and the objective is judged with it.
+struct RtnOptions {};
+std::unique_ptr<Quantizer> rtn(RtnOptions options = {});
+
+/// Rounding with error feedback: channels are quantized in turn, and the error of each moves the
+/// targets of those that follow (Frantar, Ashkboos, Hoefler and Alistarh, "OPTQ: accurate
+/// quantization for generative pre-trained transformers", ICLR 2023). Departures from the paper:
+/// one triangular factor H = R R^T instead of an inverse and its factor, a left-looking sweep,
+/// scales searched on the propagated weights with the conditional variances R_kk^2, and a guard
+/// against rows that rounding serves better.
+struct GptqOptions {
+  /// lambda / mean(diag H): added to the diagonal before factoring; >= 0. The paper's percdamp.
+  double damping = 0.01;
+  /// Channels by descending H_kk instead of natural order; scales are then chosen before the sweep.
+  /// Has no influence on the order of storage.
+  bool act_order = false;
+  /// Keep rounding in every row where its loss under the undamped H is smaller.
+  bool guard = true;
+  /// Channels that one level of the sweep treats one by one, 1 or more; changes the order of
+  /// additions alone.
+  unsigned block = 32;
+};
+std::unique_ptr<Quantizer> gptq(GptqOptions options = {});
+
+}  // namespace quell::quant
