@@ -7,6 +7,9 @@ file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/layers.txt quell_layers REGEX "^[a-z]+:")
 set_property(DIRECTORY ${quell_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
              ${CMAKE_CURRENT_LIST_DIR}/layers.txt)
 
+# tests/house reads there with which flags every file is compiled.
+set(CMAKE_EXPORT_COMPILE_COMMANDS ${PROJECT_IS_TOP_LEVEL})
+
 # Modules that are headers alone: linking them is linking quell_headers.
 set(QUELL_HEADER_MODULES core stats grid attention)
 # Libraries that are headers alone: needed to compile ours, never by somebody who links ours.
@@ -77,4 +80,24 @@ function(quell_test name)
   add_test(NAME ${name} COMMAND ${name} --gtest_brief=1
            --gtest_output=xml:${CMAKE_BINARY_DIR}/test-results/${name}.xml)
   set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT})
+endfunction()
+
+# quell_fuzz(name SOURCES ... MODULES ...): one libFuzzer program, fuzz_<name>, built when QUELL_FUZZ is
+# on and run for a minute by tests/run.sh --full, from the inputs in tests/fuzz/seeds/<name>.
+function(quell_fuzz name)
+  if(NOT QUELL_FUZZ)
+    return()
+  endif()
+  cmake_parse_arguments(arg "" "" "SOURCES;MODULES" ${ARGN})
+  add_executable(fuzz_${name} ${arg_SOURCES})
+  target_link_libraries(fuzz_${name} PRIVATE quell_core quell_flags)
+  foreach(module IN LISTS arg_MODULES)
+    target_link_libraries(fuzz_${name} PRIVATE quell_${module})
+  endforeach()
+  target_include_directories(fuzz_${name} PRIVATE ${quell_SOURCE_DIR}/tests ${quell_SOURCE_DIR}/src ${quell_SOURCE_DIR})
+  target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+  if(NOT TARGET fuzz_targets)
+    add_custom_target(fuzz_targets)
+  endif()
+  add_dependencies(fuzz_targets fuzz_${name})
 endfunction()
