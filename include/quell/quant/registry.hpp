@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "quell/core/result.hpp"
@@ -12,36 +13,34 @@
 
 namespace quell::quant {
 
-/// An option as written by a user: `damping` = `0.05`. Switches take `true` or `false`.
-struct MethodOption {
-  std::string_view name;
-  std::string_view value;
+/// What a user may set, for all methods together; a method takes the fields that its entry names.
+/// methods.hpp says what they mean.
+struct MethodOptions {
+  double damping = 0.01;
+  bool act_order = false;
+  bool guard = true;
 };
 
-struct OptionEntry {
-  std::string_view name;
-  std::string_view value;  // what it takes and its default, for help: "number >= 0, default 0.01"
-  std::string_view help;
-};
-
-struct MethodEntry {
+struct Method {
   std::string_view name;
   Needs needs;
-  std::string_view help;   // one line
-  std::string_view paper;  // authors, title, year; empty where there is none
-  std::span<const OptionEntry> options;
-  /// Errors (usage): an option the method does not have, a value that is not understood.
-  Result<std::unique_ptr<Quantizer>> (*make)(std::span<const MethodOption> options);
+  std::string_view help;     // one line
+  std::string_view paper;    // authors, title, year; empty where there is none
+  std::string_view options;  // fields of MethodOptions that it takes, separated by spaces
+  std::unique_ptr<Quantizer> (*make)(const MethodOptions& options);
 };
 
 /// In the order in which they are listed to users.
-std::span<const MethodEntry> methods() noexcept;
+std::span<const Method> methods() noexcept;
 
 /// Null if there is none.
-const MethodEntry* find_method(std::string_view name) noexcept;
+const Method* find_method(std::string_view name) noexcept;
 
-/// Error (usage) for an unknown name, with the known ones, and those of `make`.
+/// "rtn, gptq", for messages.
+std::string method_names();
+
+/// Errors (usage): an unknown name, with the known ones; a damping that is negative or not finite.
 Result<std::unique_ptr<Quantizer>> make_quantizer(std::string_view name,
-                                                  std::span<const MethodOption> options = {});
+                                                  const MethodOptions& options = {});
 
 }  // namespace quell::quant
