@@ -25,9 +25,11 @@ class MatrixView {
   }
   constexpr MatrixView(T* data, std::size_t rows, std::size_t cols)
       : MatrixView(data, rows, cols, cols) {}
-  /// A view that may be written becomes one that may only be read.
-  constexpr MatrixView(const MatrixView<std::remove_const_t<T>>& other) noexcept  // NOLINT
-    requires std::is_const_v<T>
+  /// A view that may be written becomes one that may only be read. (A template, because for an element
+  /// that is not const the plain signature would be the copy constructor, taken away.)
+  template <typename U>
+    requires(std::is_const_v<T> && std::is_same_v<U, std::remove_const_t<T>>)
+  constexpr MatrixView(const MatrixView<U>& other) noexcept  // NOLINT: conversion is the point
       : data_(other.data()), rows_(other.rows()), cols_(other.cols()), stride_(other.stride()) {}
 
   constexpr T* data() const noexcept { return data_; }
