@@ -1,17 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// QuantizedTensor: a weight W [OC, IC] as codes on a grid. What is here is canonical and independent
-// of the machine: row-major codes, lowest bits first, a row starting at a byte. What kernels multiply
-// with is packed from it and never written to disk.
+// QuantizedTensor: a weight W [OC, IC] as codes on a grid. What is here is canonical and
+// independent of the machine: row-major codes, lowest bits first, a row starting at a byte. What
+// kernels multiply with is packed from it and never written to disk.
 
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "quell/core/bits.hpp"
+#include "quell/core/checked.hpp"
 #include "quell/core/executor.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/view.hpp"
+#include "quell/grid/groups.hpp"
 #include "quell/grid/spec.hpp"
 
 namespace quell {
@@ -19,7 +28,7 @@ namespace quell {
 /// Scales and zeros of all groups, in storage order: [OC, groups along IC] per output channel,
 /// [groups along OC, IC] per input channel.
 struct GroupParameters {
-  std::size_t rows = 0;             // of the array above
+  std::size_t rows = 0;  // of the array above
   std::size_t cols = 0;
   std::vector<float> scales;        // finite, not zero, exactly representable in the scale type
   std::vector<std::uint8_t> zeros;  // asymmetric grids only, in code units; else empty
@@ -30,7 +39,9 @@ class QuantizedTensor {
   QuantizedTensor() = default;
 
   /// Takes codes packed as described above and checks everything that was promised: array sizes,
-  /// code range of the format, scales finite, not zero and representable. Errors: shape, numeric.
+  /// code range of the format, scales finite, not zero, representable, and negative only where
+  /// allows_negative_scale(grid). Bits after the last code of a row are cleared. Errors: shape,
+  /// numeric.
   static Result<QuantizedTensor> create(const GridSpec& grid, std::size_t rows, std::size_t cols,
                                         std::vector<std::uint8_t> packed_codes,
                                         GroupParameters parameters);
@@ -60,7 +71,197 @@ class QuantizedTensor {
   GroupParameters parameters_;
 };
 
-/// The whole tensor as floats; `out` is [OC, IC].
-Status dequantize(const QuantizedTensor& tensor, MatrixView<float> out, Executor& executor);
+/// The whole tensor as floats; `out` is [OC, IC]. Errors: shape.
+inline Status dequantize(const QuantizedTensor& tensor, MatrixView<float> out, Executor& executor);
+
+// ------------------------------------------------------------------ definitions
+
+namespace detail {
+
+// A number as text with the nine digits that tell every float from its neighbours.
+inline std::string number_text(double value) {
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::general, 9);
+  return {text, end.ptr};
+}
+
+inline Error empty_weight_error(std::size_t rows, std::size_t cols) {
+  return {ErrorCode::shape, "a weight of " + std::to_string(rows) + " x " + std::to_string(cols) +
+                                " has no elements to quantize"};
+}
+
+// Sizes, scales and zeros of a weight's group parameters.
+inline Status check_parameters(const GridSpec& grid, std::size_t rows, std::size_t cols,
+                               const GroupParameters& parameters) {
+  if (rows == 0 || cols == 0) return empty_weight_error(rows, cols);
+  const GroupLayout layout = group_layout(grid, rows, cols);
+  const auto count = checked_multiply(layout.rows, layout.cols);
+  const std::string where = "grid " + to_string(grid) + " on " + std::to_string(rows) + " x " +
+                            std::to_string(cols) + ": ";
+  if (parameters.rows != layout.rows || parameters.cols != layout.cols || !count ||
+      parameters.scales.size() != *count) {
+    return Error{ErrorCode::shape, where + "scales [" + std::to_string(parameters.rows) + ", " +
+                                       std::to_string(parameters.cols) + "] of " +
+                                       std::to_string(parameters.scales.size()) +
+                                       " elements, expected [" + std::to_string(layout.rows) +
+                                       ", " + std::to_string(layout.cols) + "]"};
+  }
+  const std::uint64_t zeros = grid.symmetric ? 0 : *count;
+  if (parameters.zeros.size() != zeros) {
+    return Error{ErrorCode::shape, where + std::to_string(parameters.zeros.size()) +
+                                       " zeros, expected " + std::to_string(zeros)};
+  }
+  const bool may_be_negative = allows_negative_scale(grid);
+  for (std::size_t i = 0; i < parameters.scales.size(); ++i) {
+    const float scale = parameters.scales[i];
+    const bool good = scale != 0 && std::isfinite(scale) &&
+                      round_scale(scale, grid.scale_type) == scale &&
+                      (scale > 0 || may_be_negative);
+    if (good) continue;
+    return Error{ErrorCode::numeric, where + "scale [" + std::to_string(i / layout.cols) + ", " +
+                                         std::to_string(i % layout.cols) + "] is " +
+                                         number_text(static_cast<double>(scale)) +
+                                         "; scales are finite, not zero, exact in " +
+                                         std::string(to_string(grid.scale_type)) +
+                                         (may_be_negative ? "" : " and positive on this grid")};
+  }
+  const std::uint8_t highest = code_range(grid).highest;
+  for (std::size_t i = 0; i < parameters.zeros.size(); ++i) {
+    if (parameters.zeros[i] <= highest) continue;
+    return Error{ErrorCode::numeric, where + "zero [" + std::to_string(i / layout.cols) + ", " +
+                                         std::to_string(i % layout.cols) + "] is " +
+                                         std::to_string(parameters.zeros[i]) +
+                                         ", above the highest code " + std::to_string(highest)};
+  }
+  return ok();
+}
+
+// values[i] = (codes[i] - zero) * scale over a run with one scale.
+inline void dequantize_run(const std::uint8_t* __restrict codes, std::size_t n, int zero,
+                           float scale, float* __restrict values) {
+  for (std::size_t i = 0; i < n; ++i) {
+    values[i] = static_cast<float>(static_cast<int>(codes[i]) - zero) * scale;
+  }
+}
+
+}  // namespace detail
+
+inline Result<QuantizedTensor> QuantizedTensor::create(const GridSpec& grid, std::size_t rows,
+                                                       std::size_t cols,
+                                                       std::vector<std::uint8_t> packed_codes,
+                                                       GroupParameters parameters) {
+  QUELL_TRY(detail::check_parameters(grid, rows, cols, parameters));
+  const unsigned code_bits = bits(grid.format);
+  QuantizedTensor tensor;
+  tensor.grid_ = grid;
+  tensor.rows_ = rows;
+  tensor.cols_ = cols;
+  tensor.row_bytes_ = packed_size(cols, code_bits);
+  const auto size = checked_multiply(rows, tensor.row_bytes_);
+  if (!size || packed_codes.size() != *size) {
+    return Error{ErrorCode::shape, "codes of " + std::to_string(rows) + " x " +
+                                       std::to_string(cols) + " at " + std::to_string(code_bits) +
+                                       " bits: " + std::to_string(packed_codes.size()) +
+                                       " bytes, expected " + std::to_string(rows) + " rows of " +
+                                       std::to_string(tensor.row_bytes_)};
+  }
+  const auto used_bits = static_cast<unsigned>(cols % 8 * code_bits % 8);
+  if (used_bits != 0) {
+    const auto mask = static_cast<std::uint8_t>((1u << used_bits) - 1u);
+    for (std::size_t row = 0; row < rows; ++row) {
+      packed_codes[(row + 1) * tensor.row_bytes_ - 1] &= mask;
+    }
+  }
+  tensor.codes_ = std::move(packed_codes);
+  tensor.parameters_ = std::move(parameters);
+
+  // Only narrow ranges can be left: every other bit pattern is a code.
+  const CodeRange range = code_range(grid);
+  if (range.lowest > 0 || range.highest + 1u < 1u << code_bits) {
+    std::vector<std::uint8_t> codes(cols);
+    for (std::size_t row = 0; row < rows; ++row) {
+      tensor.unpack_row(row, codes);
+      const auto [low, high] = std::minmax_element(codes.begin(), codes.end());
+      if (*low >= range.lowest && *high <= range.highest) continue;
+      const auto bad = *low < range.lowest ? low : high;
+      const int zero = symmetric_zero(grid.format);
+      return Error{ErrorCode::numeric, "grid " + to_string(grid) + ": the code of element [" +
+                                           std::to_string(row) + ", " +
+                                           std::to_string(bad - codes.begin()) + "] is " +
+                                           std::to_string(*bad - zero) + ", outside [" +
+                                           std::to_string(range.lowest - zero) + ", " +
+                                           std::to_string(range.highest - zero) + "]"};
+    }
+  }
+  return tensor;
+}
+
+inline void QuantizedTensor::unpack_row(std::size_t row, std::span<std::uint8_t> codes) const {
+  QUELL_ASSERT(row < rows_ && codes.size() == cols_);
+  unpack_codes({codes_.data() + row * row_bytes_, row_bytes_}, bits(grid_.format), codes);
+}
+
+inline void QuantizedTensor::dequantize_row(std::size_t row, std::span<float> values) const {
+  QUELL_ASSERT(row < rows_ && values.size() == cols_);
+  // Codes are unpacked by chunks that stay in the first-level cache and, being multiples of eight
+  // codes, start at a byte.
+  constexpr std::size_t kChunk = 1024;
+  std::uint8_t codes[kChunk];
+  const GroupLayout layout = group_layout(grid_, rows_, cols_);
+  const unsigned code_bits = bits(grid_.format);
+  const int fixed_zero = symmetric_zero(grid_.format);
+  const std::uint8_t* packed = codes_.data() + row * row_bytes_;
+  for (std::size_t first = 0; first < cols_; first += kChunk) {
+    const std::size_t n = std::min(kChunk, cols_ - first);
+    unpack_codes({packed + packed_size(first, code_bits), packed_size(n, code_bits)}, code_bits,
+                 {codes, n});
+    float* out = values.data() + first;
+    if (layout.per == Channel::output) {
+      for (std::size_t i = 0; i < n;) {
+        const std::size_t col = first + i;
+        const std::size_t index = layout.index(row, col);
+        const std::size_t run = std::min(layout.length - col % layout.length, n - i);
+        const int zero = grid_.symmetric ? fixed_zero : parameters_.zeros[index];
+        detail::dequantize_run(codes + i, run, zero, parameters_.scales[index], out + i);
+        i += run;
+      }
+    } else {
+      const std::size_t index = layout.index(row, first);
+      const float* scales = parameters_.scales.data() + index;
+      if (grid_.symmetric) {
+        for (std::size_t i = 0; i < n; ++i) {
+          out[i] = static_cast<float>(static_cast<int>(codes[i]) - fixed_zero) * scales[i];
+        }
+      } else {
+        const std::uint8_t* zeros = parameters_.zeros.data() + index;
+        for (std::size_t i = 0; i < n; ++i) {
+          out[i] = static_cast<float>(static_cast<int>(codes[i]) - zeros[i]) * scales[i];
+        }
+      }
+    }
+  }
+}
+
+inline double QuantizedTensor::bits_per_weight() const noexcept {
+  if (rows_ == 0) return 0;
+  const double all =
+      8.0 * static_cast<double>(codes_.size()) +
+      static_cast<double>(bits(grid_.scale_type)) * static_cast<double>(parameters_.scales.size()) +
+      static_cast<double>(bits(grid_.format)) * static_cast<double>(parameters_.zeros.size());
+  return all / (static_cast<double>(rows_) * static_cast<double>(cols_));
+}
+
+inline Status dequantize(const QuantizedTensor& tensor, MatrixView<float> out, Executor& executor) {
+  if (out.rows() != tensor.rows() || out.cols() != tensor.cols()) {
+    return Error{ErrorCode::shape, "dequantize: the destination is " + std::to_string(out.rows()) +
+                                       " x " + std::to_string(out.cols()) + ", the tensor " +
+                                       std::to_string(tensor.rows()) + " x " +
+                                       std::to_string(tensor.cols())};
+  }
+  executor.run(tensor.rows(), 1, [&](std::size_t begin, std::size_t end, unsigned) {
+    for (std::size_t row = begin; row < end; ++row) tensor.dequantize_row(row, out.row(row));
+  });
+  return ok();
+}
 
 }  // namespace quell

@@ -14,32 +14,24 @@
 //                                               scales [ceil(OC / 2), IC]
 //
 // The last group of a run may be shorter. A grid prints and parses as one word, for example
-// `int4:sym:oc:g128` or `int8:asym:ic:row:f32`: format, symmetry, direction, group (`row` = the whole
-// run), then the scale type unless it is f16.
+// `int4:sym:oc:g128` or `int8:asym:ic:row:f32`: format, symmetry, direction, group (`row` = the
+// whole run), then the scale type unless it is f16.
 
+#include <charconv>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 
 #include "quell/core/result.hpp"
+#include "quell/grid/formats.hpp"     // Format
+#include "quell/grid/scale_type.hpp"  // ScaleType
 
 namespace quell {
 
-/// What the codes mean. formats.hpp has the table of ranges and bits.
-enum class Format : std::uint8_t {
-  int2,      // symmetric: [-2, 1]
-  int3,      // symmetric: [-4, 3]
-  int4,      // symmetric: [-8, 7], absmax scale = absmax / 7.5, as the common loaders
-  int4n,     // the narrow form, [-7, 7], absmax scale = absmax / 7
-  int8,      // symmetric: [-127, 127]; -128 is left out for kernels that negate
-  int8full,  // symmetric: [-128, 127], absmax scale = absmax / 127.5
-};
-
-/// Direction of a group: along a row of W (one output channel) or down a column (one input channel).
+/// Direction of a group: along a row of W (one output channel) or down a column (one input
+/// channel).
 enum class Channel : std::uint8_t { output, input };
-
-/// Type in which scales are stored; a scale is rounded to it before any code is chosen.
-enum class ScaleType : std::uint8_t { f16, bf16, f32 };
 
 struct GridSpec {
   Format format = Format::int4;
@@ -52,10 +44,125 @@ struct GridSpec {
 };
 
 /// The word of a grid; parse_grid(to_string(g)) == g.
-std::string to_string(const GridSpec& grid);
+inline std::string to_string(const GridSpec& grid);
 
 /// Parts may be left out from the right: `int4` is `int4:sym:oc:row`, `int4:asym` and so on.
 /// Errors (usage) name the part that was not understood and the words it may be.
-Result<GridSpec> parse_grid(std::string_view word);
+inline Result<GridSpec> parse_grid(std::string_view word);
+
+/// Stored codes an element may take, both ends included.
+struct CodeRange {
+  std::uint8_t lowest = 0;
+  std::uint8_t highest = 0;
+};
+constexpr CodeRange code_range(const GridSpec& grid) noexcept {
+  const FormatInfo& f = info(grid.format);
+  if (!grid.symmetric) return {0, static_cast<std::uint8_t>((1u << f.bits) - 1)};
+  const int zero = symmetric_zero(f.format);
+  return {static_cast<std::uint8_t>(zero + f.lowest), static_cast<std::uint8_t>(zero + f.highest)};
+}
+
+/// True if scales may be negative: only where the range is lopsided does the sign buy anything (it
+/// points the longer side at the larger extreme).
+constexpr bool allows_negative_scale(const GridSpec& grid) noexcept {
+  const FormatInfo& f = info(grid.format);
+  return grid.symmetric && f.lowest + f.highest != 0;
+}
+
+// ------------------------------------------------------------------ definitions
+
+inline std::string to_string(const GridSpec& grid) {
+  std::string word(to_string(grid.format));
+  word += grid.symmetric ? ":sym" : ":asym";
+  word += grid.per == Channel::output ? ":oc" : ":ic";
+  word += grid.group == 0 ? ":row" : ":g" + std::to_string(grid.group);
+  if (grid.scale_type != ScaleType::f16) word.append(":").append(to_string(grid.scale_type));
+  return word;
+}
+
+namespace detail {
+
+inline Error grid_part_error(std::string_view word, std::string_view kind, std::string_view part,
+                             std::string_view choices) {
+  std::string message = "grid `";
+  message.append(word).append("`: the ").append(kind).append(" `").append(part);
+  message.append("` is not one of ").append(choices);
+  return {ErrorCode::usage, std::move(message)};
+}
+
+inline std::string format_names() {
+  std::string names;
+  for (const FormatInfo& entry : kFormats) {
+    if (!names.empty()) names += ", ";
+    names += entry.name;
+  }
+  return names;
+}
+
+// `row`, or g and a number from 1 to 4294967295 without sign or leading zero; 0 stands for `row`.
+inline bool parse_group(std::string_view part, std::uint32_t& group) {
+  group = 0;
+  if (part == "row") return true;
+  if (part.size() < 2 || part[0] != 'g' || part[1] < '1' || part[1] > '9') return false;
+  const char* end = part.data() + part.size();
+  const auto parsed = std::from_chars(part.data() + 1, end, group);
+  return parsed.ec == std::errc{} && parsed.ptr == end;
+}
+
+}  // namespace detail
+
+inline Result<GridSpec> parse_grid(std::string_view word) {
+  GridSpec grid;
+  std::string_view rest = word;
+  for (std::size_t position = 0;; ++position) {
+    const std::size_t colon = rest.find(':');
+    const std::string_view part = rest.substr(0, colon);
+    bool known = false;
+    switch (position) {
+      case 0:
+        for (const FormatInfo& entry : kFormats) {
+          if (part != entry.name) continue;
+          grid.format = entry.format;
+          known = true;
+        }
+        if (!known) return detail::grid_part_error(word, "format", part, detail::format_names());
+        break;
+      case 1:
+        if (part != "sym" && part != "asym") {
+          return detail::grid_part_error(word, "symmetry", part, "sym, asym");
+        }
+        grid.symmetric = part == "sym";
+        break;
+      case 2:
+        if (part != "oc" && part != "ic") {
+          return detail::grid_part_error(word, "direction", part,
+                                         "oc (per output channel), ic (per input channel)");
+        }
+        grid.per = part == "oc" ? Channel::output : Channel::input;
+        break;
+      case 3:
+        if (!detail::parse_group(part, grid.group)) {
+          return detail::grid_part_error(word, "group", part,
+                                         "row, g<elements> with 1 to 4294967295 (such as g128)");
+        }
+        break;
+      case 4:
+        for (const ScaleType type : {ScaleType::f16, ScaleType::bf16, ScaleType::f32}) {
+          if (part != to_string(type)) continue;
+          grid.scale_type = type;
+          known = true;
+        }
+        if (!known) return detail::grid_part_error(word, "scale type", part, "f16, bf16, f32");
+        break;
+      default:
+        return Error{ErrorCode::usage,
+                     "grid `" + std::string(word) + "`: `" + std::string(rest) +
+                         "` follows the fifth part; a grid is format:symmetry:direction:group:scale"
+                         " type, such as int4:sym:oc:g128:f16"};
+    }
+    if (colon == std::string_view::npos) return grid;
+    rest.remove_prefix(colon + 1);
+  }
+}
 
 }  // namespace quell
