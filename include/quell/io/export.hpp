@@ -33,6 +33,9 @@ struct ExportLayout {
   std::vector<TensorPlan> (*tensors)(const ModulePlan& module);
   /// The bytes of those tensors, in the same order.
   Result<std::vector<std::vector<std::byte>>> (*encode)(const QuantizedTensor& weight);
+  /// The way back: what encode gave for `module` (a resumed run reads its own partial files so).
+  Result<QuantizedTensor> (*decode)(const ModulePlan& module,
+                                    std::span<const std::vector<std::byte>> tensors);
   /// `quantization_config` of config.json. `ignored` names linear modules left in floating point.
   Json (*config)(std::span<const ModulePlan> modules, std::span<const std::string> ignored);
 };
