@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Plan: what a recipe means for one model, found out before any work: the method and grid of every
+// layer, the files that will be written (exact bytes), the memory that will be needed, and everything
+// that speaks against it, all at once.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "quell/core/executor.hpp"
+#include "quell/core/result.hpp"
+#include "quell/grid/scale.hpp"
+#include "quell/grid/spec.hpp"
+#include "quell/io/export.hpp"
+#include "quell/io/safetensors.hpp"
+#include "quell/model/model.hpp"
+#include "quell/pipeline/recipe.hpp"
+
+namespace quell::pipeline {
+
+/// One layer to quantize.
+struct Task {
+  const model::Linear* linear = nullptr;
+  std::uint32_t layer = 0;             // of the block; 0 for models known by their weights alone
+  model::Site site = model::Site::qkv_in;
+  std::string method;
+  GridSpec grid;
+  ScaleMethod scale = ScaleMethod::absmax;
+
+  io::ModulePlan module() const { return {linear->name, grid, linear->rows, linear->cols}; }
+};
+
+/// What calibration there is to work with.
+struct DataShape {
+  bool available = false;     // calibration text, ids or statistics are given
+  bool sequential = false;    // the corpus is walked block by block (else statistics are given)
+  std::uint64_t tokens = 0;
+  std::uint64_t longest = 0;  // tokens of the longest chunk
+};
+
+struct Plan {
+  std::vector<Task> tasks;               // in order of computation
+  std::vector<std::string> kept;         // linears left in floating point
+  const io::ExportLayout* layout = nullptr;
+  io::FolderPlan folder;
+  double bits_per_weight = 0;            // of the quantized layers
+  double bits_per_weight_total = 0;      // of all parameters written
+  std::uint64_t fixed_memory = 0;        // bytes needed whatever happens
+  std::uint64_t hidden_bytes = 0;        // of hidden states, in memory or on disk
+  double work = 0;                       // floating-point operations, by estimate
+  double seconds_estimate = 0;
+  std::vector<std::string> notes;        // choices that a user should see
+
+  std::uint64_t peak_memory(std::uint64_t hidden_limit) const {
+    return fixed_memory + (hidden_bytes <= hidden_limit ? hidden_bytes : 0);
+  }
+};
+
+inline constexpr std::uint64_t kShardLimit = 5'000'000'000;  // bytes, the habit of the field
+
+/// Errors: usage (all problems, one per line).
+Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const DataShape& data,
+                       Executor& executor, std::uint64_t shard_limit = kShardLimit);
+
+/// Floating-point operations of one pass of `tokens` through a block, and of quantizing a task.
+double block_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens);
+double task_work(const Task& task);
+
+}  // namespace quell::pipeline

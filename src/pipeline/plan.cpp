@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Planning reads headers only, but for one case: models in float32 or float16 get float16 scales
+// where their values allow it, and that takes a look at the values.
+
+#include "quell/pipeline/plan.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "quell/grid/formats.hpp"
+#include "quell/quant/registry.hpp"
+#include "quell/version.hpp"
+
+namespace quell::pipeline {
+namespace {
+
+// Rows of these lengths are cut into groups of the largest of these that divides them.
+constexpr std::uint32_t kDefaultGroups[] = {128, 64, 32};
+
+Format format_of(std::uint32_t bits) {
+  switch (bits) {
+    case 2: return Format::int2;
+    case 3: return Format::int3;
+    case 8: return Format::int8full;
+    default: return Format::int4;
+  }
+}
+
+std::string problem_list(const std::vector<std::string>& problems) {
+  constexpr std::size_t kShown = 20;  // one screen
+  std::string text;
+  for (std::size_t i = 0; i < std::min(problems.size(), kShown); ++i) {
+    text += (i == 0 ? "" : "\n") + problems[i];
+  }
+  if (problems.size() > kShown) {
+    text += "\nand " + std::to_string(problems.size() - kShown) + " more";
+  }
+  return text;
+}
+
+// True if scales from absmax of groups, within a factor of 4 that a search may move them, are normal
+// or subnormal float16 numbers: the largest is 65504, the smallest 2^-24.
+bool fits_f16(const Matrix& weight, const GridSpec& grid) {
+  const float half_range = info(grid.format).absmax_divisor;
+  const bool by_row = grid.per == Channel::output;
+  const std::size_t run = by_row ? weight.cols() : weight.rows();
+  const std::size_t runs = by_row ? weight.rows() : weight.cols();
+  const std::size_t group = grid.group == 0 ? run : grid.group;
+  for (std::size_t r = 0; r < runs; ++r) {
+    for (std::size_t begin = 0; begin < run; begin += group) {
+      float largest = 0;
+      for (std::size_t i = begin; i < std::min(run, begin + group); ++i) {
+        largest = std::max(largest, std::abs(by_row ? weight(r, i) : weight(i, r)));
+      }
+      const float scale = largest / half_range;
+      if (scale * 4.0f > 65504.0f) return false;
+      if (largest != 0 && scale / 4.0f < 0x1p-24f) return false;
+    }
+  }
+  return true;
+}
+
+class Planner {
+ public:
+  Planner(const model::Model& model, const Recipe& recipe, const DataShape& data,
+          Executor& executor)
+      : model_(model), recipe_(recipe), data_(data), executor_(executor) {
+    hits_.assign(recipe.rules.size(), 0);
+    ignore_hits_.assign(recipe.ignore.size(), 0);
+  }
+
+  Result<Plan> run(std::uint64_t shard_limit) {
+    QUELL_TRY(choose_tasks());
+    QUELL_TRY(choose_layout());
+    check_patterns();
+    if (plan_.tasks.empty() && problems_.empty()) {
+      problems_.push_back("nothing is left to quantize: every linear layer is ignored or kept");
+    }
+    if (!problems_.empty()) return Error{ErrorCode::usage, problem_list(problems_)};
+    QUELL_TRY(plan_files(shard_limit));
+    estimate();
+    return std::move(plan_);
+  }
+
+ private:
+  // The linears of the model with their place.
+  template <typename F>
+  Status each_linear(F&& visit) {
+    if (model_.blocks().empty()) {
+      for (const model::Linear& linear : model_.generic_linears()) {
+        QUELL_TRY(visit(linear, 0u, model::Site::qkv_in));
+      }
+      return ok();
+    }
+    for (std::uint32_t layer = 0; layer < model_.blocks().size(); ++layer) {
+      for (const model::Site site : model::kSites) {
+        for (const model::Linear* linear : linears_at(model_.blocks()[layer], site)) {
+          QUELL_TRY(visit(*linear, layer, site));
+        }
+      }
+    }
+    return ok();
+  }
+
+  Status choose_tasks() {
+    std::string method = recipe_.method;
+    if (method.empty()) {
+      if (!data_.available) {
+        return Error{ErrorCode::usage,
+                     "no calibration data: give --calib, or choose --method rtn, which needs none"};
+      }
+      method = "gptq";
+    }
+    const bool generic = model_.blocks().empty();
+    return each_linear([&](const model::Linear& linear, std::uint32_t layer,
+                           model::Site site) -> Status {
+      if (linear.rows == 0 || linear.cols == 0) {
+        return Error{ErrorCode::shape, linear.name + ": a weight of " + std::to_string(linear.rows) +
+                                           " x " + std::to_string(linear.cols) +
+                                           " cannot be quantized", {}, linear.name};
+      }
+      Task task{&linear, layer, site, method, {}, ScaleMethod::absmax};
+      bool keep = false;
+      bool grid_given = false, scale_type_given = recipe_.scale_type.has_value();
+      task.grid.format = format_of(recipe_.bits);
+      task.grid.symmetric = recipe_.symmetric;
+      task.grid.per = recipe_.per;
+      for (std::size_t r = 0; r < recipe_.rules.size(); ++r) {
+        const Rule& rule = recipe_.rules[r];
+        if (!matches_glob(rule.pattern, linear.name)) continue;
+        ++hits_[r];
+        keep = rule.keep;
+        if (rule.method) task.method = *rule.method;
+        if (rule.grid) {
+          task.grid = *rule.grid;
+          grid_given = true;
+          scale_type_given = rule.scale_type_given || recipe_.scale_type.has_value();
+        }
+      }
+      for (std::size_t i = 0; i < recipe_.ignore.size(); ++i) {
+        if (!matches_glob(recipe_.ignore[i], linear.name)) continue;
+        ++ignore_hits_[i];
+        keep = true;
+      }
+      if (keep) {
+        plan_.kept.push_back(linear.name);
+        return ok();
+      }
+      if (!grid_given) choose_group(task);
+      const quant::Method* entry = quant::find_method(task.method);
+      if (entry == nullptr) {
+        return Error{ErrorCode::usage, "the method \"" + task.method + "\" is not known; known are " +
+                                           quant::method_names()};
+      }
+      const bool feedback = includes(entry->needs, quant::Needs::second_moment);
+      if (feedback && !data_.available) {
+        return Error{ErrorCode::usage, task.method + " needs calibration data (" + linear.name +
+                                           "): give --calib, or choose --method rtn, which needs none"};
+      }
+      if (feedback && generic) {
+        return Error{ErrorCode::unsupported,
+                     task.method + " needs the forward pass of " + model_.config().architecture +
+                         ", which is not known here; --method rtn still quantizes its weights"};
+      }
+      task.scale = recipe_.scale.value_or(feedback ? ScaleMethod::search : ScaleMethod::absmax);
+      // A rule whose grid word names a scale type has the last word; --scale-type fills the rest.
+      const bool rule_scale = grid_given && scale_type_given && !recipe_.scale_type;
+      if (!rule_scale) {
+        if (recipe_.scale_type) {
+          task.grid.scale_type = *recipe_.scale_type;
+        } else {
+          QUELL_TRY(choose_scale_type(task));
+        }
+      }
+      plan_.tasks.push_back(std::move(task));
+      return ok();
+    });
+  }
+
+  void choose_group(Task& task) {
+    if (recipe_.group) {
+      task.grid.group = *recipe_.group;
+      return;
+    }
+    const std::size_t run =
+        task.grid.per == Channel::output ? task.linear->cols : task.linear->rows;
+    task.grid.group = 0;
+    for (const std::uint32_t group : kDefaultGroups) {
+      if (run % group == 0) {
+        task.grid.group = group;
+        break;
+      }
+    }
+    if (task.grid.group != kDefaultGroups[0] && chosen_.insert({run, task.grid.group}).second) {
+      plan_.notes.push_back(
+          "rows of " + std::to_string(run) + ": " +
+          (task.grid.group == 0 ? std::string("one group per row, since none of 128, 64, 32 divides them")
+                                : "groups of " + std::to_string(task.grid.group) +
+                                      ", the largest of 128, 64, 32 that divides them"));
+    }
+  }
+
+  Status choose_scale_type(Task& task) {
+    if (model_.config().dtype == "bfloat16") {
+      task.grid.scale_type = ScaleType::bf16;
+      return ok();
+    }
+    task.grid.scale_type = ScaleType::f16;
+    QUELL_TRY(weight, model_.weight(*task.linear, executor_, true));
+    if (!fits_f16(weight, task.grid)) {
+      task.grid.scale_type = ScaleType::f32;
+      plan_.notes.push_back(task.linear->name +
+                            ": scales in f32, since its values leave the range of f16 scales");
+    }
+    return ok();
+  }
+
+  Status choose_layout() {
+    const std::string wanted = recipe_.to.empty() ? "compressed-tensors" : recipe_.to;
+    plan_.layout = io::find_export_layout(wanted);
+    if (plan_.layout == nullptr) {
+      std::string known;
+      for (const io::ExportLayout& layout : io::export_layouts()) {
+        known += (known.empty() ? "" : ", ") + std::string(layout.name);
+      }
+      return Error{ErrorCode::usage, "--to " + wanted + " is not known; known are " + known};
+    }
+    std::vector<std::string> refusals;
+    for (const Task& task : plan_.tasks) {
+      const std::string reason = plan_.layout->refuse(task.module());
+      if (!reason.empty()) refusals.push_back(task.linear->name + ": " + reason);
+    }
+    if (refusals.empty()) return ok();
+    if (!recipe_.to.empty()) {
+      problems_.insert(problems_.end(), refusals.begin(), refusals.end());
+      return ok();
+    }
+    plan_.notes.push_back("--to quell, since compressed-tensors cannot hold this: " + refusals[0]);
+    plan_.layout = io::find_export_layout("quell");
+    return ok();
+  }
+
+  void check_patterns() {
+    for (std::size_t r = 0; r < hits_.size(); ++r) {
+      if (hits_[r] == 0) {
+        problems_.push_back("the rule pattern \"" + recipe_.rules[r].pattern +
+                            "\" matches no linear layer" + example());
+      }
+    }
+    for (std::size_t i = 0; i < ignore_hits_.size(); ++i) {
+      // Heads and embeddings are never quantized, so ignoring them by name is no mistake.
+      const std::string& glob = recipe_.ignore[i];
+      if (ignore_hits_[i] == 0 && !matches_glob(glob, "lm_head") &&
+          !matches_glob(glob, "model.embed_tokens")) {
+        problems_.push_back("the --ignore pattern \"" + glob + "\" matches no linear layer" + example());
+      }
+    }
+  }
+
+  std::string example() const {
+    if (plan_.tasks.empty()) return "";
+    return "; layers are named like " + plan_.tasks.front().linear->name;
+  }
+
+  Status plan_files(std::uint64_t shard_limit) {
+    std::vector<io::TensorPlan> tensors;
+    std::set<std::string> replaced;
+    std::uint64_t weights = 0;
+    double bits = 0;
+    for (const Task& task : plan_.tasks) {
+      replaced.insert(task.linear->name + ".weight");
+      const std::uint64_t count = static_cast<std::uint64_t>(task.linear->rows) * task.linear->cols;
+      weights += count;
+      for (io::TensorPlan& tensor : plan_.layout->tensors(task.module())) {
+        const auto elements = element_count(tensor.shape);
+        bits += static_cast<double>(elements.value_or(0)) * quell::bits(tensor.dtype);
+        tensors.push_back(std::move(tensor));
+      }
+    }
+    plan_.bits_per_weight = bits / static_cast<double>(std::max<std::uint64_t>(weights, 1));
+    // Tensors of modules that are quantized already are replaced by whatever the new layout calls them.
+    for (const io::ModulePlan& module : model_.quantized().modules()) replaced.insert(module.name);
+    for (const io::TensorInfo& tensor : model_.checkpoint().tensors()) {
+      if (replaced.contains(tensor.name)) continue;
+      const std::size_t dot = tensor.name.rfind('.');
+      const bool old_codes = dot != std::string::npos &&
+                             replaced.contains(tensor.name.substr(0, dot)) &&
+                             !tensor.name.ends_with(".bias");
+      if (old_codes) continue;
+      tensors.push_back({tensor.name, tensor.dtype, tensor.shape});
+    }
+    std::stable_sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
+      return natural_less(a.name, b.name);
+    });
+    const io::MetadataEntry metadata[] = {{"quantized_by", "quell " QUELL_VERSION}};
+    QUELL_TRY(folder, io::plan_folder(std::move(tensors), shard_limit, metadata));
+    plan_.folder = std::move(folder);
+    plan_.bits_per_weight_total = 8.0 * static_cast<double>(plan_.folder.total_bytes) /
+                                  static_cast<double>(std::max<std::uint64_t>(model_.parameters(), 1));
+    return ok();
+  }
+
+  // Digits compare as numbers, so that layers.10 follows layers.9 and shards hold layers in order.
+  static bool natural_less(std::string_view a, std::string_view b) {
+    std::size_t i = 0, j = 0;
+    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+    while (i < a.size() && j < b.size()) {
+      if (is_digit(a[i]) && is_digit(b[j])) {
+        std::size_t end_a = i, end_b = j;
+        while (end_a < a.size() && is_digit(a[end_a])) ++end_a;
+        while (end_b < b.size() && is_digit(b[end_b])) ++end_b;
+        const std::string_view x = a.substr(i, end_a - i), y = b.substr(j, end_b - j);
+        if (x.size() != y.size()) return x.size() < y.size();
+        if (x != y) return x < y;
+        i = end_a;
+        j = end_b;
+      } else {
+        if (a[i] != b[j]) return a[i] < b[j];
+        ++i;
+        ++j;
+      }
+    }
+    return a.size() - i < b.size() - j;
+  }
+
+  void estimate();
+
+  const model::Model& model_;
+  const Recipe& recipe_;
+  const DataShape& data_;
+  Executor& executor_;
+  Plan plan_;
+  std::vector<std::string> problems_;
+  std::vector<std::size_t> hits_, ignore_hits_;
+  std::set<std::pair<std::size_t, std::uint32_t>> chosen_;
+};
+
+// Bytes that are needed at once, beyond hidden states, as the run proceeds: the larger of a forward
+// pass (weights of a block, moments of its inputs, activations of a chunk) and a solve (moments, the
+// weight, its factor and its workspace). Measured peaks lie within 15 % below.
+void Planner::estimate() {
+  constexpr std::uint64_t kProgram = 48u << 20;  // code, threads' stacks, the allocator
+  std::uint64_t forward = 0, solve = 0;
+  const model::ModelConfig& config = model_.config();
+  std::set<std::uint32_t> layers;
+  for (const Task& task : plan_.tasks) layers.insert(task.layer);
+  for (const std::uint32_t layer : layers) {
+    std::uint64_t moments = 0, block = 0, largest_weight = 0, widest = 0;
+    std::uint64_t largest_solve = 0;
+    std::set<model::Site> sites;
+    for (const Task& task : plan_.tasks) {
+      if (task.layer != layer) continue;
+      const std::uint64_t rows = task.linear->rows, cols = task.linear->cols;
+      const bool moment = includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+      if (moment && sites.insert(task.site).second) moments += 8 * cols * cols;
+      block += 4 * rows * cols;
+      largest_weight = std::max(largest_weight, 4 * rows * cols);
+      widest = std::max(widest, cols);
+      // Mean moment and factor in float32; weight, errors, targets and codes of the layer.
+      largest_solve = std::max(largest_solve, (moment ? 12 * cols * cols : 0) + 14 * rows * cols);
+    }
+    const std::uint64_t activations =
+        data_.sequential ? 4 * data_.longest * (4ull * config.hidden + 3ull * config.intermediate + widest) : 0;
+    if (data_.sequential) {
+      forward = std::max(forward, block + largest_weight + moments + 4 * widest * widest + activations);
+    }
+    solve = std::max(solve, moments + largest_solve + (data_.sequential ? activations / 2 : 0));
+  }
+  const std::uint64_t embedding_rows = data_.sequential ? 4ull * config.embedding_width * 32'768 : 0;
+  plan_.fixed_memory = kProgram + std::max(forward, solve) + embedding_rows;
+  plan_.hidden_bytes = data_.sequential ? 4ull * data_.tokens * config.hidden : 0;
+  for (const Task& task : plan_.tasks) plan_.work += task_work(task);
+  if (data_.sequential) {
+    for (std::uint32_t layer = 0; layer < model_.blocks().size(); ++layer) {
+      plan_.work += 2 * block_work(model_, layer, data_.tokens);
+      for (const model::Site site : model::kSites) {
+        const auto linears = linears_at(model_.blocks()[layer], site);
+        const double cols = static_cast<double>(linears.front()->cols);
+        plan_.work += static_cast<double>(data_.tokens) * cols * (cols + 1);
+      }
+    }
+  }
+  // Half of what two cores of a current server do in float32 with AVX-512; an order of magnitude, not
+  // a promise. The progress line replaces it by measured speed.
+  constexpr double kOperationsPerSecond = 7.5e10;
+  plan_.seconds_estimate = plan_.work / (kOperationsPerSecond * executor_.width());
+}
+
+}  // namespace
+
+double block_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens) {
+  double weights = 0;
+  for (const model::Site site : model::kSites) {
+    for (const model::Linear* linear : linears_at(model.blocks()[layer], site)) {
+      weights += static_cast<double>(linear->rows) * static_cast<double>(linear->cols);
+    }
+  }
+  return 2 * weights * static_cast<double>(tokens);
+}
+
+double task_work(const Task& task) {
+  const double rows = static_cast<double>(task.linear->rows);
+  const double cols = static_cast<double>(task.linear->cols);
+  const bool feedback =
+      includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+  // Rounding touches every weight a few dozen times; the sweep multiplies triangles (twice, for the
+  // guard) and factors the moment.
+  return 100 * rows * cols + (feedback ? cols * cols * cols / 3 + 2 * rows * cols * cols : 0);
+}
+
+Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const DataShape& data,
+                       Executor& executor, std::uint64_t shard_limit) {
+  return Planner(model, recipe, data, executor).run(shard_limit);
+}
+
+}  // namespace quell::pipeline

@@ -1,0 +1,547 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The order of work of `quantize`. Memory is what decides it: one block's float weights, or one
+// layer's solve, but never both; moments in double only while they are summed.
+
+#include "quell/pipeline/quantize.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "quell/calib/collect.hpp"
+#include "quell/engine/engine.hpp"
+#include "quell/io/output.hpp"
+#include "quell/quant/registry.hpp"
+#include "quell/version.hpp"
+
+namespace quell::pipeline {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Adds the time until it goes out of scope to a phase.
+class Timed {
+ public:
+  explicit Timed(double& seconds) : seconds_(seconds), begin_(Clock::now()) {}
+  ~Timed() { seconds_ += std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
+
+ private:
+  double& seconds_;
+  Clock::time_point begin_;
+};
+
+constexpr std::string_view kCopied = "(tensors copied unchanged)";
+
+// |W - Q| / |W| in double, row by row.
+double relative_error(MatrixView<const float> weight, const QuantizedTensor& tensor) {
+  std::vector<float> row(tensor.cols());
+  double error = 0, norm = 0;
+  for (std::size_t r = 0; r < tensor.rows(); ++r) {
+    tensor.dequantize_row(r, row);
+    const auto original = weight.row(r);
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      const double difference = static_cast<double>(original[c]) - static_cast<double>(row[c]);
+      error += difference * difference;
+      norm += static_cast<double>(original[c]) * static_cast<double>(original[c]);
+    }
+  }
+  return norm > 0 ? std::sqrt(error / norm) : std::sqrt(error);
+}
+
+ModuleOutcome outcome_from_json(const io::Json& json) {
+  const auto number = [&](std::string_view name) {
+    const io::Json* value = json.find(name);
+    return value != nullptr ? value->as_number() : 0.0;
+  };
+  const auto text = [&](std::string_view name) {
+    const io::Json* value = json.find(name);
+    return value != nullptr ? value->as_string() : std::string();
+  };
+  ModuleOutcome outcome;
+  outcome.name = text("name");
+  outcome.method = text("method");
+  outcome.grid = text("grid");
+  outcome.bits_per_weight = number("bits_per_weight");
+  outcome.objective = number("objective");
+  outcome.objective_rtn = number("objective_rtn");
+  outcome.relative_error = number("relative_error");
+  outcome.damping = number("damping");
+  outcome.dead_inputs = static_cast<std::uint64_t>(number("dead_inputs"));
+  outcome.guarded_rows = static_cast<std::uint64_t>(number("guarded_rows"));
+  outcome.fallback = text("fallback");
+  outcome.seconds = number("seconds");
+  return outcome;
+}
+
+// One run: everything that the steps share.
+class Run {
+ public:
+  Run(const model::Model& model, const Recipe& recipe, const Plan& plan,
+      const QuantizeOptions& options, Executor& executor, Observer& observer)
+      : model_(model),
+        recipe_(recipe),
+        plan_(plan),
+        options_(options),
+        executor_(executor),
+        observer_(observer) {}
+
+  Result<QuantizeOutcome> go() {
+    QUELL_TRY(limit, hidden_limit(plan_, options_.max_memory));
+    QUELL_TRY(identity, describe());
+    const io::OutputFolder::Options how{options_.force, options_.resume};
+    QUELL_TRY(output, io::OutputFolder::open(options_.output, plan_.folder, identity, how));
+    output_ = &output;
+    QUELL_TRY(copy_unchanged());
+    for (const Task& task : plan_.tasks) tasks_[task.layer].push_back(&task);
+    if (needs_walk()) {
+      QUELL_TRY(walk_blocks(limit));
+    } else {
+      for (const Task& task : plan_.tasks) {
+        QUELL_TRY(with_statistics(task));
+      }
+    }
+    return finish();
+  }
+
+ private:
+  // The plan in the words a resumed run is compared by.
+  Result<io::Json> describe() const {
+    io::Json identity = io::Json::object();
+    identity.set("quell_version", QUELL_VERSION);
+    QUELL_TRY(fingerprint, calib::model_fingerprint(model_));
+    identity.set("model", fingerprint);
+    identity.set("calibration", options_.corpus != nullptr ? calib::fingerprint(*options_.corpus)
+                                : options_.statistics != nullptr
+                                    ? "statistics of " + options_.statistics->corpus_fingerprint
+                                    : std::string("none"));
+    identity.set("layout", plan_.layout->name);
+    identity.set("nonfinite", static_cast<int>(options_.nonfinite));
+    const io::Json recipe = recipe_.to_json();
+    for (const auto& [name, value] : recipe.members()) {
+      if (name != "recipe" && name != "to") identity.set(name, value);
+    }
+    return identity;
+  }
+
+  bool needs_walk() const {
+    if (options_.corpus == nullptr) return false;
+    return std::any_of(plan_.tasks.begin(), plan_.tasks.end(), [](const Task& task) {
+      return includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+    });
+  }
+
+  Status copy_unchanged() {
+    if (output_->find_finished(kCopied) != nullptr) return ok();
+    Timed timed(phases_.write);
+    std::vector<std::string> names;
+    std::vector<std::byte> buffer;
+    for (const io::TensorPlan& tensor : plan_.folder.tensors) {
+      const io::TensorInfo* source = model_.checkpoint().find(tensor.name);
+      if (source == nullptr || source->bytes != tensor.bytes || source->dtype != tensor.dtype) continue;
+      if (is_planned(tensor.name)) continue;
+      buffer.resize(static_cast<std::size_t>(source->bytes));
+      QUELL_TRY(model_.checkpoint().read(*source, buffer));
+      QUELL_TRY(output_->write(tensor.name, buffer));
+      names.push_back(tensor.name);
+    }
+    return output_->finish_module(kCopied, names, io::Json::object());
+  }
+
+  // True for tensors that the layout makes, which may share a name with one of the source.
+  bool is_planned(const std::string& tensor) {
+    if (made_.empty()) {
+      for (const Task& task : plan_.tasks) {
+        for (const io::TensorPlan& made : plan_.layout->tensors(task.module())) made_.insert(made.name);
+      }
+    }
+    return made_.contains(tensor);
+  }
+
+  Status walk_blocks(std::uint64_t limit) {
+    QUELL_TRY(engine, engine::Engine::create(model_, executor_));
+    QUELL_TRY(walk, calib::Walk::begin(engine, *options_.corpus, limit, options_.output));
+    const std::uint32_t last = tasks_.rbegin()->first;
+    for (std::uint32_t layer = 0; layer <= last; ++layer) {
+      const std::vector<const Task*>& tasks = tasks_[layer];
+      const bool all_done = std::all_of(tasks.begin(), tasks.end(), [&](const Task* task) {
+        return output_->find_finished(task->linear->name) != nullptr;
+      });
+      std::map<model::Site, calib::SiteStatistics> sites;
+      if (!all_done) {
+        QUELL_TRY(collected, collect(engine, walk, layer, tasks));
+        sites = std::move(collected);
+      }
+      quantized_.clear();
+      Matrix moment;
+      std::optional<model::Site> moment_site;
+      std::uint64_t tokens = 0;
+      for (const Task* task : tasks) {
+        if (output_->find_finished(task->linear->name) != nullptr) {
+          QUELL_TRY(take_over(*task));
+          continue;
+        }
+        if (moment_site != task->site) {
+          // The double sums of the site are done with once its mean exists.
+          moment = Matrix();
+          moment_site = task->site;
+          const auto found = sites.find(task->site);
+          if (found != sites.end()) {
+            QUELL_TRY(mean, found->second.mean_moment());
+            moment = std::move(mean);
+            tokens = found->second.tokens;
+            sites.erase(found);
+          }
+        }
+        QUELL_TRY(solve(*task, moment.view(), tokens));
+      }
+      moment = Matrix();
+      if (layer == last) break;
+      QUELL_TRY(advance(engine, walk, layer));
+    }
+    return ok();
+  }
+
+  Result<std::map<model::Site, calib::SiteStatistics>> collect(
+      engine::Engine& engine, calib::Walk& walk, std::uint32_t layer,
+      const std::vector<const Task*>& tasks) {
+    // A site is wanted while one of its layers is unfinished and asks for it.
+    std::set<model::Site> wanted;
+    for (const Task* task : tasks) {
+      if (output_->find_finished(task->linear->name) == nullptr &&
+          includes(quant::find_method(task->method)->needs, quant::Needs::second_moment)) {
+        wanted.insert(task->site);
+      }
+    }
+    QUELL_TRY(weights, load(engine, layer, nullptr));
+    Timed timed(phases_.forward);
+    report("block " + std::to_string(layer) + ": calibration", 0);
+    auto sites = walk.collect(weights, [&](std::uint32_t, model::Site site) {
+      return calib::SiteWish{wanted.contains(site), wanted.contains(site)};
+    });
+    if (!sites) {
+      Error error = std::move(sites).error();
+      error.message = "block " + std::to_string(layer) + ": " + error.message;
+      return error;
+    }
+    done_ += block_work(model_, layer, walk.tokens());
+    return sites;
+  }
+
+  // Carries the hidden states through the block as it now is, codes and all.
+  Status advance(engine::Engine& engine, calib::Walk& walk, std::uint32_t layer) {
+    class Dequantized final : public engine::WeightSource {
+     public:
+      Dequantized(const Run& run) : run_(run) {}
+      Result<Matrix> weight(const model::Linear& linear) override {
+        const auto found = run_.quantized_.find(linear.name);
+        if (found == run_.quantized_.end()) return run_.read_weight(linear);
+        QUELL_TRY(matrix, Matrix::uninitialized(linear.rows, linear.cols));
+        QUELL_TRY(dequantize(found->second, matrix.view(), run_.executor_));
+        return matrix;
+      }
+
+     private:
+      const Run& run_;
+    };
+    Dequantized source(*this);
+    QUELL_TRY(weights, load(engine, layer, &source));
+    Timed timed(phases_.forward);
+    report("block " + std::to_string(layer) + ": forward", 0);
+    QUELL_TRY(walk.advance(weights));
+    done_ += block_work(model_, layer, walk.tokens());
+    return ok();
+  }
+
+  Result<engine::BlockWeights> load(engine::Engine& engine, std::uint32_t layer,
+                                    engine::WeightSource* source) {
+    class Checked final : public engine::WeightSource {
+     public:
+      explicit Checked(const Run& run) : run_(run) {}
+      Result<Matrix> weight(const model::Linear& linear) override { return run_.read_weight(linear); }
+
+     private:
+      const Run& run_;
+    };
+    Timed timed(phases_.read);
+    Checked checked(*this);
+    return engine.load_block(layer, source != nullptr ? source : &checked);
+  }
+
+  // W with the non-finite policy applied.
+  Result<Matrix> read_weight(const model::Linear& linear) const {
+    QUELL_TRY(weight, model_.weight(linear, executor_, options_.nonfinite != Nonfinite::error));
+    if (options_.nonfinite == Nonfinite::zero) {
+      for (float& value : weight.values()) {
+        if (!std::isfinite(value)) value = 0;
+      }
+    }
+    return weight;
+  }
+
+  Status with_statistics(const Task& task) {
+    if (output_->find_finished(task.linear->name) != nullptr) return take_over(task);
+    Matrix moment;
+    std::uint64_t tokens = 0;
+    if (options_.statistics != nullptr) {
+      const auto found = options_.statistics->sites.find({task.layer, task.site});
+      if (found != options_.statistics->sites.end() && found->second.moment.size() != 0) {
+        QUELL_TRY(mean, found->second.mean_moment());
+        moment = std::move(mean);
+        tokens = found->second.tokens;
+      }
+    }
+    return solve(task, moment.view(), tokens);
+  }
+
+  // A layer that an earlier run finished: its codes are needed for the forward pass.
+  Status take_over(const Task& task) {
+    ++resumed_;
+    const io::ModulePlan module = task.module();
+    std::vector<std::vector<std::byte>> bytes;
+    for (const io::TensorPlan& tensor : plan_.layout->tensors(module)) {
+      QUELL_TRY(read, output_->read(tensor.name));
+      bytes.push_back(std::move(read));
+    }
+    QUELL_TRY(tensor, plan_.layout->decode(module, bytes));
+    outcomes_.push_back(
+        outcome_from_json(output_->find_finished(task.linear->name)->record));
+    quantized_.insert_or_assign(task.linear->name, std::move(tensor));
+    done_ += task_work(task);
+    replayed_ += task_work(task);
+    return ok();
+  }
+
+  Status solve(const Task& task, MatrixView<const float> moment, std::uint64_t tokens) {
+    if (observer_.stop_requested()) {
+      return Error{ErrorCode::interrupted,
+                   "stopped before " + task.linear->name + "; run the same command again to continue"};
+    }
+    report(task.linear->name, 0);
+    const auto begin = Clock::now();
+    QUELL_TRY(weight, read_weight(*task.linear));
+    const io::ModulePlan module = task.module();
+    quant::LayerProblem problem;
+    problem.name = task.linear->name;
+    problem.weight = weight.view();
+    problem.grid = task.grid;
+    problem.scale = task.scale;
+    problem.second_moment = moment;
+    problem.tokens = tokens;
+
+    QUELL_TRY(quantizer, quant::make_quantizer(task.method, method_options()));
+    std::optional<quant::Quantized> solved;
+    {
+      Timed timed(phases_.solve);
+      auto result = quantizer->quantize(problem, executor_);
+      if (!result) {
+        Error error = std::move(result).error();
+        if (error.tensor.empty()) error.tensor = task.linear->name;
+        return error;
+      }
+      solved.emplace(*std::move(result));
+    }
+    Timed timed(phases_.write);
+    ModuleOutcome outcome;
+    outcome.name = task.linear->name;
+    outcome.method = task.method;
+    outcome.grid = to_string(task.grid);
+    outcome.bits_per_weight = solved->tensor.bits_per_weight();
+    outcome.objective = solved->objective;
+    outcome.objective_rtn = solved->objective_rtn;
+    outcome.relative_error = relative_error(weight.view(), solved->tensor);
+    outcome.damping = solved->damping;
+    outcome.dead_inputs = solved->dead_inputs;
+    outcome.guarded_rows = solved->guarded_rows;
+    outcome.fallback = solved->fallback;
+    if (!outcome.fallback.empty()) observer_.note(task.linear->name + ": " + outcome.fallback);
+
+    QUELL_TRY(encoded, plan_.layout->encode(solved->tensor));
+    const std::vector<io::TensorPlan> tensors = plan_.layout->tensors(module);
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      QUELL_TRY(output_->write(tensors[i].name, encoded[i]));
+      names.push_back(tensors[i].name);
+    }
+    outcome.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    QUELL_TRY(output_->finish_module(task.linear->name, names, outcome.to_json()));
+    outcomes_.push_back(std::move(outcome));
+    if (options_.corpus != nullptr) {
+      quantized_.insert_or_assign(task.linear->name, std::move(solved->tensor));
+    }
+    done_ += task_work(task);
+    report(task.linear->name, 0);
+    return ok();
+  }
+
+  quant::MethodOptions method_options() const {
+    quant::MethodOptions options;
+    options.damping = recipe_.damp_percent;
+    options.act_order = recipe_.act_order;
+    return options;
+  }
+
+  void report(const std::string& what, double extra) {
+    observer_.progress({what, done_ + extra, std::max(plan_.work, done_), replayed_});
+  }
+
+  Result<QuantizeOutcome> finish() {
+    Timed timed(phases_.write);
+    std::vector<io::ModulePlan> modules;
+    for (const Task& task : plan_.tasks) modules.push_back(task.module());
+    std::vector<std::string> ignored = plan_.kept;
+    if (!model_.tied_head() && !model_.frame().head.empty()) {
+      std::string head = model_.frame().head;
+      if (head.ends_with(".weight")) head.resize(head.size() - std::string_view(".weight").size());
+      ignored.push_back(head);
+    }
+    io::Json config = model_.config_json();
+    config.set("quantization_config", plan_.layout->config(modules, ignored));
+
+    QuantizeOutcome outcome;
+    for (const char* name :
+         {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
+          "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+          "tokenizer.model", "chat_template.jinja", "chat_template.json", "preprocessor_config.json"}) {
+      const std::filesystem::path file = model_.folder() / name;
+      std::error_code failure;
+      if (!std::filesystem::is_regular_file(file, failure)) continue;
+      QUELL_TRY(output_->copy_file(file));
+    }
+    outcome.output = options_.output;
+    outcome.bytes = plan_.folder.total_bytes;
+    outcome.bits_per_weight = plan_.bits_per_weight;
+    outcome.modules = std::move(outcomes_);
+    outcome.resumed = resumed_;
+    io::Json document = io::Json::object();
+    document.set("schema", 1);
+    document.set("quell_version", QUELL_VERSION);
+    document.set("recipe", recipe_.to_json());
+    document.set("quantize", outcome.to_json());
+    // Seconds differ from run to run, so the report is not part of the hash.
+    QUELL_TRY(output_->add_file("quell-report.json", document.dump(1) + "\n", false));
+    QUELL_TRY(hash, output_->complete(config.dump(2) + "\n"));
+    outcome.hash = hash;
+    outcome.phases = phases_;
+    return outcome;
+  }
+
+  const model::Model& model_;
+  const Recipe& recipe_;
+  const Plan& plan_;
+  const QuantizeOptions& options_;
+  Executor& executor_;
+  Observer& observer_;
+  io::OutputFolder* output_ = nullptr;
+  std::map<std::uint32_t, std::vector<const Task*>> tasks_;
+  std::map<std::string, QuantizedTensor> quantized_;  // of the block at hand
+  std::set<std::string> made_;
+  std::vector<ModuleOutcome> outcomes_;
+  std::size_t resumed_ = 0;
+  double done_ = 0, replayed_ = 0;
+  Phases phases_;
+};
+
+}  // namespace
+
+io::Json ModuleOutcome::to_json() const {
+  io::Json json = io::Json::object();
+  json.set("name", name);
+  json.set("method", method);
+  json.set("grid", grid);
+  json.set("bits_per_weight", bits_per_weight);
+  json.set("objective", objective);
+  json.set("objective_rtn", objective_rtn);
+  json.set("relative_error", relative_error);
+  json.set("damping", damping);
+  json.set("dead_inputs", dead_inputs);
+  json.set("guarded_rows", guarded_rows);
+  json.set("fallback", fallback.empty() ? io::Json() : io::Json(fallback));
+  json.set("seconds", seconds);
+  return json;
+}
+
+io::Json QuantizeOutcome::to_json() const {
+  io::Json json = io::Json::object();
+  json.set("output", output.string());
+  json.set("bytes", bytes);
+  json.set("bits_per_weight", bits_per_weight);
+  io::Json list = io::Json::array();
+  for (const ModuleOutcome& module : modules) list.push(module.to_json());
+  json.set("modules", std::move(list));
+  json.set("hash", hash);
+  return json;
+}
+
+Result<std::uint64_t> hidden_limit(const Plan& plan, std::uint64_t max_memory) {
+  if (max_memory == 0) return ~std::uint64_t{0};
+  if (plan.fixed_memory > max_memory) {
+    return Error{ErrorCode::resource,
+                 "--max-memory of " + std::to_string(max_memory >> 20) +
+                     " MiB is too little for this model: at least " +
+                     std::to_string((plan.fixed_memory >> 20) + 1) + " MiB are needed"};
+  }
+  return max_memory - plan.fixed_memory;
+}
+
+Result<QuantizeOutcome> quantize(const model::Model& model, const Recipe& recipe, const Plan& plan,
+                                 const QuantizeOptions& options, Executor& executor,
+                                 Observer& observer) {
+  return Run(model, recipe, plan, options, executor, observer).go();
+}
+
+Result<calib::Statistics> collect_statistics(const model::Model& model, const calib::Corpus& corpus,
+                                             std::uint32_t part, std::uint32_t parts,
+                                             std::uint64_t max_memory,
+                                             const std::filesystem::path& spill_folder,
+                                             Executor& executor, Observer& observer) {
+  calib::Statistics statistics;
+  QUELL_TRY(fingerprint, calib::model_fingerprint(model));
+  statistics.model_fingerprint = fingerprint;
+  statistics.corpus_fingerprint = calib::fingerprint(corpus);
+  statistics.part = part;
+  statistics.parts = parts;
+  statistics.merged_parts = {part};
+
+  // A part is a contiguous run of chunks.
+  const std::vector<calib::Chunk> all = calib::chunks(corpus);
+  const std::size_t first = all.size() * (part - 1) / parts, end = all.size() * part / parts;
+  if (first == end) {
+    return Error{ErrorCode::usage, "part " + std::to_string(part) + " of " + std::to_string(parts) +
+                                       " is empty: the data has " + std::to_string(all.size()) +
+                                       " chunks of up to " + std::to_string(calib::kChunkTokens) +
+                                       " tokens"};
+  }
+  calib::Corpus mine;
+  for (std::size_t c = first; c < end; ++c) {
+    const auto ids = corpus.ids.begin() + static_cast<std::ptrdiff_t>(all[c].first_token);
+    mine.ids.insert(mine.ids.end(), ids, ids + static_cast<std::ptrdiff_t>(all[c].tokens));
+    const auto lengths = corpus.lengths.begin() + static_cast<std::ptrdiff_t>(all[c].first_sequence);
+    mine.lengths.insert(mine.lengths.end(), lengths,
+                        lengths + static_cast<std::ptrdiff_t>(all[c].sequences));
+  }
+  statistics.tokens_fed = mine.ids.size();
+
+  QUELL_TRY(engine, engine::Engine::create(model, executor));
+  const std::uint64_t limit = max_memory == 0 ? ~std::uint64_t{0} : max_memory / 4;
+  QUELL_TRY(walk, calib::Walk::begin(engine, mine, limit, spill_folder));
+  const auto layers = static_cast<std::uint32_t>(model.blocks().size());
+  for (std::uint32_t layer = 0; layer < layers; ++layer) {
+    if (observer.stop_requested()) return Error{ErrorCode::interrupted, "stopped"};
+    const std::string what = "block " + std::to_string(layer) + ": statistics";
+    observer.progress({what, static_cast<double>(layer), static_cast<double>(layers), 0});
+    QUELL_TRY(weights, engine.load_block(layer));
+    QUELL_TRY(sites, walk.collect_and_advance(
+                         weights, [](std::uint32_t, model::Site) { return calib::SiteWish{true, true}; }));
+    for (auto& [site, values] : sites) {
+      statistics.sites.emplace(calib::SiteKey{layer, site}, std::move(values));
+    }
+  }
+  return statistics;
+}
+
+}  // namespace quell::pipeline
