@@ -17,6 +17,8 @@ namespace quell::model {
 struct Architecture {
   std::string_view name;        // as in config.json "architectures"
   std::string_view model_type;  // the fallback when "architectures" is absent
+  std::string_view sizes;       // the config fields that shapes follow from, for error messages
+  std::string_view layers;      // the config field that counts the layers
   Result<ModelConfig> (*parse)(const io::JsonFields& fields);
   /// Tensor names and shapes. `prefix` is what stands before the plain names in this checkpoint
   /// ("model.", "transformer.", "").

@@ -28,7 +28,7 @@ struct Rope {
   double low_frequency_factor = 1, high_frequency_factor = 4;  // llama3
   double beta_fast = 32, beta_slow = 1;                        // yarn
   bool truncate = true;                                        // yarn: round the ramp's ends
-  std::optional<double> attention_factor;                      // yarn, longrope
+  double attention_factor = 1;  // yarn, longrope: of cosine and sine; the defaults are worked out by the parser
   std::uint32_t original_positions = 0;                        // llama3, yarn, longrope, dynamic
   std::vector<double> short_factor, long_factor;               // longrope, dims / 2 each
 };
@@ -39,9 +39,11 @@ struct ModelConfig {
 
   std::uint32_t layers = 0, hidden = 0, intermediate = 0, vocabulary = 0, max_positions = 0;
   std::uint32_t heads = 0, kv_heads = 0, head_dim = 0;
+  bool qkv_bias = false, o_bias = false, mlp_bias = false;
 
   Norm norm = Norm::rms;
   float norm_eps = 1e-5f;
+  bool norm_weights = true;  // false: norms without weight and bias
   bool final_norm = true;
   bool norm_after = false;  // the norm follows the residual sum instead of opening the branch
   Activation activation = Activation::silu;
@@ -53,6 +55,7 @@ struct ModelConfig {
   std::uint32_t position_offset = 0;  // learned: row of the table for position 0
 
   float attention_scale = 0;               // of q . k
+  bool scale_by_inverse_layer = false;     // q . k is further divided by layer + 1
   float attention_softcap = 0, logit_softcap = 0;  // 0 = none
   bool causal = true;
   std::vector<std::uint32_t> windows;      // per layer; 0 = sees everything before it
@@ -62,6 +65,13 @@ struct ModelConfig {
   std::string dtype;                  // of the checkpoint, as config.json says: "bfloat16", …
   std::optional<std::int32_t> bos, eos;
 };
+
+/// Layers a model may have; a larger number in a file is taken for damage.
+inline constexpr std::uint32_t kMaxLayers = 4096;
+
+/// Longest sequence the positions are meant for: the table or max_positions, or what the scaling stretches
+/// it to. Beyond it the model was never trained, and the engine refuses.
+std::uint32_t position_limit(const ModelConfig& config) noexcept;
 
 /// Parses config.json. Errors: unsupported (unknown architecture: the known ones are listed),
 /// parse (a field by its name).

@@ -70,6 +70,11 @@ class Model {
   /// Reads config.json and the headers of the weights, and checks every expected tensor's presence and
   /// shape against the configuration. Weights stay on disk. Errors: missing, parse, shape, unsupported.
   static Result<Model> load(const std::filesystem::path& folder, LoadOptions options = {});
+  /// Opens any folder of weights, of an architecture known or not: no blocks, no frame, only
+  /// generic_linears(). What round-to-nearest needs. config.json must be there, but only its
+  /// quantization_config is understood. Errors: missing, parse, unsupported.
+  static Result<Model> load_weights_only(const std::filesystem::path& folder,
+                                         LoadOptions options = {});
 
   const std::filesystem::path& folder() const noexcept { return folder_; }
   const ModelConfig& config() const noexcept { return config_; }
@@ -78,18 +83,26 @@ class Model {
   const std::vector<Block>& blocks() const noexcept { return blocks_; }
   const Frame& frame() const noexcept { return frame_; }
   bool tied_head() const noexcept { return frame_.head == frame_.embedding; }
+  /// load_weights_only: every 2-D floating-point `*.weight` (and quantized module) that is neither an
+  /// embedding nor a head by its name, sorted by name. Empty after load().
+  const std::vector<Linear>& generic_linears() const noexcept { return generic_linears_; }
   const io::QuantizedModules& quantized() const noexcept { return quantized_; }
   /// Things a user should know that are not errors.
   const std::vector<std::string>& warnings() const noexcept { return warnings_; }
-  std::uint64_t parameters() const noexcept;
+  /// Elements of all tensors that the model uses; a tied head counts once.
+  std::uint64_t parameters() const noexcept { return parameters_; }
 
-  /// W [rows, cols] in float32, dequantized and transposed as needed. Error: numeric if an element is not finite,
-  /// naming tensor and index, unless `allow_nonfinite`.
+  /// W [rows, cols] in float32, dequantized and transposed as needed. Error: parse if an element is not
+  /// finite, naming tensor and index, unless `allow_nonfinite`.
   Result<Matrix> weight(const Linear& linear, Executor& executor, bool allow_nonfinite = false) const;
   /// The bias, or an empty matrix. One row.
   Result<Matrix> bias(const Linear& linear) const;
   /// A tensor by its name; one row for vectors. Same check.
   Result<Matrix> tensor(const std::string& name, bool allow_nonfinite = false) const;
+  /// Rows [first, first + count) of a 2-D tensor, reading no more of the file than that (a quantized
+  /// one is read whole). Same check.
+  Result<Matrix> rows(const std::string& name, std::size_t first, std::size_t count,
+                      bool allow_nonfinite = false) const;
 
  private:
   friend class Loader;
@@ -99,7 +112,9 @@ class Model {
   io::Checkpoint checkpoint_;
   io::QuantizedModules quantized_;
   std::vector<Block> blocks_;
+  std::vector<Linear> generic_linears_;
   Frame frame_;
+  std::uint64_t parameters_ = 0;
   std::vector<std::string> warnings_;
 
   explicit Model(io::Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)) {}
