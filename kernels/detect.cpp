@@ -1,2 +1,171 @@
 // SPDX-License-Identifier: Apache-2.0
+
+// Detection asks two questions: does the processor have the instructions (CPUID), and does the
+// operating system save their registers (XCR0). The answer is computed once; the cap is an atomic
+// beside it, first set from QUELL_ISA, so that one machine can test all lower choices.
+
+#include <atomic>
+#include <cstdlib>
+
+#include "kernels/target.hpp"
+#include "quell/kernels/explain.hpp"
 #include "quell/kernels/isa.hpp"
+
+#if QUELL_X86
+#include <cpuid.h>
+#endif
+
+namespace quell::kernels {
+namespace {
+
+struct Name {
+  Isa isa;
+  std::string_view text;
+};
+constexpr Name kNames[] = {
+    {Isa::scalar, "scalar"}, {Isa::avx2, "avx2"}, {Isa::avx512, "avx512"}, {Isa::neon, "neon"}};
+
+struct Registers {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+};
+
+struct Machine {
+  Registers leaf1, leaf7, leaf7_1;
+  bool saves_ymm = false;    // XCR0 bits 1 and 2: XMM and YMM state
+  bool saves_zmm = false;    // and bits 5 to 7: mask registers, upper halves, upper sixteen
+  bool saves_tiles = false;  // bits 17 and 18: AMX
+};
+
+#if QUELL_X86
+Registers cpuid(unsigned leaf, unsigned subleaf) {
+  Registers r;
+  if (__get_cpuid_count(leaf, subleaf, &r.a, &r.b, &r.c, &r.d) == 0) return {};
+  return r;
+}
+
+Machine detect() {
+  Machine machine;
+  machine.leaf1 = cpuid(1, 0);
+  machine.leaf7 = cpuid(7, 0);
+  if (machine.leaf7.a >= 1) machine.leaf7_1 = cpuid(7, 1);
+  const bool os_uses_xsave = (machine.leaf1.c >> 27 & 1) != 0;
+  if (os_uses_xsave) {
+    unsigned low = 0, high = 0;
+    // The instruction is written out because its intrinsic wants a target flag.
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    machine.saves_ymm = (low & 0x6) == 0x6;
+    machine.saves_zmm = (low & 0xe6) == 0xe6;
+    machine.saves_tiles = (low & 0x60000) == 0x60000;
+  }
+  return machine;
+}
+#else
+Machine detect() {
+  return {};
+}
+#endif
+
+const Machine& machine() {
+  static const Machine found = detect();
+  return found;
+}
+
+constexpr bool bit(unsigned word, unsigned index) {
+  return (word >> index & 1) != 0;
+}
+
+bool machine_has(Isa isa) noexcept {
+  const Machine& m = machine();
+  const bool avx2 = m.saves_ymm && bit(m.leaf1.c, 28) && bit(m.leaf1.c, 12) && bit(m.leaf7.b, 5);
+  switch (isa) {
+    case Isa::scalar:
+      return true;
+    case Isa::avx2:
+      return avx2;
+    case Isa::avx512:  // F, DQ, BW, VL
+      return avx2 && m.saves_zmm && bit(m.leaf7.b, 16) && bit(m.leaf7.b, 17) &&
+             bit(m.leaf7.b, 30) && bit(m.leaf7.b, 31);
+    case Isa::neon:
+#if defined(__aarch64__)
+      return true;
+#else
+      return false;
+#endif
+  }
+  return false;
+}
+
+constexpr Isa kNoCap = Isa::neon;  // the highest enumerator
+
+Isa cap_from_environment() noexcept {
+  const char* text = std::getenv("QUELL_ISA");
+  // A word that is no instruction set cannot lower anything; the program that reads the variable on
+  // behalf of a user checks it with parse_isa.
+  return text != nullptr ? parse_isa(text).value_or(kNoCap) : kNoCap;
+}
+
+std::atomic<Isa>& cap() noexcept {
+  static std::atomic<Isa> value{cap_from_environment()};
+  return value;
+}
+
+}  // namespace
+
+std::string_view to_string(Isa isa) noexcept {
+  for (const Name& name : kNames) {
+    if (name.isa == isa) return name.text;
+  }
+  return "unknown";
+}
+
+std::optional<Isa> parse_isa(std::string_view name) noexcept {
+  for (const Name& known : kNames) {
+    if (known.text == name) return known.isa;
+  }
+  return std::nullopt;
+}
+
+bool has(Isa isa) noexcept {
+  return machine_has(isa) &&
+         static_cast<int>(isa) <= static_cast<int>(cap().load(std::memory_order_relaxed));
+}
+
+void set_isa_cap(Isa value) noexcept {
+  cap().store(value, std::memory_order_relaxed);
+}
+void clear_isa_cap() noexcept {
+  cap().store(cap_from_environment(), std::memory_order_relaxed);
+}
+
+std::vector<std::string_view> cpu_features() {
+  const Machine& m = machine();
+  struct Feature {
+    std::string_view name;
+    bool present;
+  };
+  const Feature features[] = {
+      {"avx", m.saves_ymm && bit(m.leaf1.c, 28)},
+      {"fma", m.saves_ymm && bit(m.leaf1.c, 12)},
+      {"f16c", m.saves_ymm && bit(m.leaf1.c, 29)},
+      {"avx2", m.saves_ymm && bit(m.leaf7.b, 5)},
+      {"avx_vnni", m.saves_ymm && bit(m.leaf7_1.a, 4)},
+      {"avx512f", m.saves_zmm && bit(m.leaf7.b, 16)},
+      {"avx512dq", m.saves_zmm && bit(m.leaf7.b, 17)},
+      {"avx512bw", m.saves_zmm && bit(m.leaf7.b, 30)},
+      {"avx512vl", m.saves_zmm && bit(m.leaf7.b, 31)},
+      {"avx512_vnni", m.saves_zmm && bit(m.leaf7.c, 11)},
+      {"avx512_bf16", m.saves_zmm && bit(m.leaf7_1.a, 5)},
+      {"avx512_fp16", m.saves_zmm && bit(m.leaf7.d, 23)},
+      {"amx_tile", m.saves_tiles && bit(m.leaf7.d, 24)},
+      {"amx_int8", m.saves_tiles && bit(m.leaf7.d, 25)},
+      {"amx_bf16", m.saves_tiles && bit(m.leaf7.d, 22)},
+      {"neon", machine_has(Isa::neon)},
+  };
+  std::vector<std::string_view> names;
+  for (const Feature& feature : features) {
+    if (feature.present) names.push_back(feature.name);
+  }
+  return names;
+}
+
+}  // namespace quell::kernels

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// tensor_stats: power sums of float in double. scalar.cpp is the specification; all entries give
+// equal bits. The unit of work is a chunk of at most 4,096 elements: inside it element i belongs to
+// lane i mod 16, every lane adds in ascending order, and lanes are folded l += l + 8, l + 4, l + 2,
+// l + 1. Columns have one lane each and a chunk is 4,096 rows.
+//
+// Per finite element, in double: d = x, q = d d (exact, 48 bits), then sum += d, sum2 += q,
+// sum3 += q d, sum4 += q q, sum_abs += |d|. The fourth power of the largest float is 1.4e154, so
+// nothing overflows. A value that is not finite adds +0, which changes no lane.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "quell/kernels/isa.hpp"
+
+namespace quell::kernels::tensor_stats {
+
+inline constexpr std::size_t kChunk = 4096;
+inline constexpr unsigned kLanes = 16;
+// Columns of one block: their accumulators (5 doubles and 3 words each) take 6.5 KB of the first
+// cache.
+inline constexpr std::size_t kColumnBlock = 128;
+
+struct ChunkSums {
+  std::uint64_t count = 0;  // finite values
+  double sum = 0, sum2 = 0, sum3 = 0, sum4 = 0, sum_abs = 0;
+  float max_abs = -1.0f;  // of finite values; -1: none
+};
+
+/// Accumulators of one block of columns, one lane a column.
+struct ColumnSums {
+  double sum[kColumnBlock], sum2[kColumnBlock], sum3[kColumnBlock], sum4[kColumnBlock],
+      sum_abs[kColumnBlock];
+  std::uint32_t count[kColumnBlock];
+  float max_abs[kColumnBlock];         // -1: no finite value yet
+  std::uint32_t argmax[kColumnBlock];  // row within the chunk
+};
+
+struct Entry {
+  Isa isa;
+  /// Sums of n <= kChunk elements.
+  void (*chunk)(const float* x, std::size_t n, ChunkSums* out);
+  /// Index of the first element with |x| == magnitude (finite), n if there is none.
+  std::size_t (*find)(const float* x, std::size_t n, float magnitude);
+  /// Adds `rows` rows of `cols` <= kColumnBlock columns, rows `stride` elements apart, to `sums`;
+  /// the first of them is row `first_row` of the chunk.
+  void (*columns)(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
+                  std::uint32_t first_row, ColumnSums* sums);
+};
+
+/// Best first, scalar last.
+std::span<const Entry* const> table() noexcept;
+
+}  // namespace quell::kernels::tensor_stats
+
+namespace quell::kernels {
+namespace scalar {
+extern const tensor_stats::Entry tensor_stats_entry;
+}
+namespace avx2 {
+extern const tensor_stats::Entry tensor_stats_entry;
+}
+namespace avx512 {
+extern const tensor_stats::Entry tensor_stats_entry;
+}
+}  // namespace quell::kernels

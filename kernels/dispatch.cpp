@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The list of families, and the walk over their tables that explain() reports.
+
+#include "kernels/dispatch.hpp"
+
+#include "kernels/cpu/elementwise/contract.hpp"
+#include "kernels/cpu/gemm_dense/contract.hpp"
+#include "kernels/cpu/tensor_stats/contract.hpp"
+#include "quell/kernels/explain.hpp"
+
+namespace quell::kernels {
+namespace {
+
+template <typename Entry>
+FamilyReport walk(std::string_view name, std::span<const Entry* const> table) {
+  FamilyReport report{name, {}};
+  bool taken = false;
+  for (const Entry* entry : table) {
+    EntryReport line{entry->isa, has(entry->isa), false, {}};
+    if (!line.present) {
+      line.refused = "the processor, its operating system or the cap does not allow " +
+                     std::string(to_string(entry->isa));
+    } else if (taken) {
+      line.refused = "an entry listed before it fits";
+    } else {
+      line.chosen = taken = true;
+    }
+    report.entries.push_back(std::move(line));
+  }
+  return report;
+}
+
+}  // namespace
+
+std::vector<FamilyReport> explain() {
+  return {walk("gemm_dense", gemm_dense_family::table()), walk("elementwise", elementwise::table()),
+          walk("tensor_stats", tensor_stats::table())};
+}
+
+}  // namespace quell::kernels

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Target regions. Wide code is compiled for its instruction set between QUELL_TARGET_BEGIN and
+// QUELL_TARGET_END, whatever flags the host's build uses; everything outside stays at the
+// architecture's floor. Headers, the intrinsics' included, come before a region, never inside: an
+// inline function of theirs compiled for a wide set could be the copy that the linker keeps.
+
+#define QUELL_DETAIL_PRAGMA(text) _Pragma(#text)
+
+#if defined(__clang__)
+#define QUELL_TARGET_BEGIN(features) \
+  QUELL_DETAIL_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define QUELL_TARGET_END _Pragma("clang attribute pop")
+#else
+#define QUELL_TARGET_BEGIN(features) \
+  _Pragma("GCC push_options") QUELL_DETAIL_PRAGMA(GCC target(features))
+#define QUELL_TARGET_END _Pragma("GCC pop_options")
+#endif
+
+// What has(Isa::avx2) and has(Isa::avx512) promise, and so what their files may use.
+#define QUELL_TARGET_AVX2 "avx,avx2,fma"
+#define QUELL_TARGET_AVX512 "avx,avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define QUELL_X86 1
+#else
+#define QUELL_X86 0
+#endif
+
+// Loops over registers must unroll whole, or the registers become an array on the stack.
+#if defined(__clang__)
+#define QUELL_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define QUELL_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+#define QUELL_INLINE inline __attribute__((always_inline))
