@@ -31,6 +31,34 @@ Place place_of(std::string_view text, std::size_t offset) noexcept {
   return {saturate(line), saturate(offset - start + 1)};
 }
 
+void append_json_string(std::string& out, std::string_view text) {
+  constexpr std::string_view kShort = "\"\\\b\f\n\r\t";
+  constexpr std::string_view kLetters = "\"\\bfnrt";
+  constexpr std::string_view kHex = "0123456789abcdef";
+  out += '"';
+  for (std::size_t at = 0; at < text.size();) {
+    const char c = text[at];
+    const auto code = static_cast<unsigned char>(c);
+    if (const auto found = kShort.find(c); found != kShort.npos) {
+      out += '\\';
+      out += kLetters[found];
+      ++at;
+    } else if (code < 0x20) {
+      out += "\\u00";
+      out += kHex[code >> 4];
+      out += kHex[code & 15U];
+      ++at;
+    } else if (const CodePoint point = decode_utf8(text, at); point.length != 0) {
+      out += text.substr(at, point.length);
+      at += point.length;
+    } else {
+      out += "\xEF\xBF\xBD";
+      ++at;
+    }
+  }
+  out += '"';
+}
+
 std::optional<TextFault> find_text_fault(std::string_view text) noexcept {
   if (text.substr(0, 3) == "\xEF\xBB\xBF") return TextFault{0, "a byte-order mark"};
   std::size_t at = 0;

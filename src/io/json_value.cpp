@@ -7,46 +7,12 @@
 #include <cmath>
 #include <limits>
 
-#include "io/utf8.hpp"
+#include "io/json_text.hpp"
 #include "quell/core/panic.hpp"
 #include "quell/io/json.hpp"
 
 namespace quell::io {
 namespace {
-
-void write_string(std::string& out, std::string_view text) {
-  constexpr char kHex[] = "0123456789abcdef";
-  out += '"';
-  for (std::size_t at = 0; at < text.size();) {
-    const char c = text[at];
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-      ++at;
-    } else if (c == '\n') {
-      out += "\\n";
-      ++at;
-    } else if (c == '\r') {
-      out += "\\r";
-      ++at;
-    } else if (c == '\t') {
-      out += "\\t";
-      ++at;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      out += "\\u00";
-      out += kHex[static_cast<unsigned char>(c) >> 4];
-      out += kHex[static_cast<unsigned char>(c) & 15];
-      ++at;
-    } else if (const CodePoint point = decode_utf8(text, at); point.length != 0) {
-      out += text.substr(at, point.length);
-      at += point.length;
-    } else {
-      out += "\xEF\xBF\xBD";  // U+FFFD: what is written must be UTF-8 whatever came in
-      ++at;
-    }
-  }
-  out += '"';
-}
 
 template <typename Integer>
 void write_integer(std::string& out, Integer value) {
@@ -96,7 +62,7 @@ struct JsonWriter {
         }
         return;
       case Json::Kind::string:
-        write_string(out, value.as_string());
+        append_json_string(out, value.as_string());
         return;
       case Json::Kind::array:
         write_array(value, depth);
@@ -127,7 +93,7 @@ struct JsonWriter {
       if (!first) out += ',';
       first = false;
       write_break(out, indent, depth + 1);
-      write_string(out, name);
+      append_json_string(out, name);
       out += indent > 0 ? ": " : ":";
       write(member, depth + 1);
     }
