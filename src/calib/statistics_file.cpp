@@ -4,6 +4,7 @@
 // collected, the [IC, IC] second moment, all F64. What belongs to the whole is JSON in the metadata.
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>

@@ -83,7 +83,7 @@ io::Json Recipe::to_json() const {
   json.set("per", per == Channel::output ? "output" : "input");
   if (group) json.set("group_size", *group);
   if (scale) json.set("scale", to_string(*scale));
-  if (scale_type) json.set("scale_type", to_string(*scale_type));
+  if (scale_type) json.set("scale_type", quell::to_string(*scale_type));
   json.set("damp_percent", damp_percent);
   json.set("act_order", act_order);
   io::Json rule_list = io::Json::array();
@@ -166,15 +166,6 @@ Result<ScaleType> parse_scale_type(std::string_view word) {
   if (word == "bf16") return ScaleType::bf16;
   if (word == "f32") return ScaleType::f32;
   return usage("the scale type \"" + std::string(word) + "\" is not one of f16, bf16, f32");
-}
-
-std::string_view to_string(ScaleType type) {
-  switch (type) {
-    case ScaleType::f16: return "f16";
-    case ScaleType::bf16: return "bf16";
-    case ScaleType::f32: return "f32";
-  }
-  return "";
 }
 
 }  // namespace quell::pipeline

@@ -13,6 +13,7 @@
 
 #include "quell/core/result.hpp"
 #include "quell/grid/scale.hpp"
+#include "quell/grid/scale_type.hpp"
 #include "quell/grid/spec.hpp"
 #include "quell/io/json.hpp"
 
@@ -64,6 +65,5 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
 Result<ScaleMethod> parse_scale_method(std::string_view word);
 std::string_view to_string(ScaleMethod method);
 Result<ScaleType> parse_scale_type(std::string_view word);
-std::string_view to_string(ScaleType type);
 
 }  // namespace quell::pipeline
