@@ -70,6 +70,30 @@ inline bool all_finite(std::span<const float> values) noexcept {
   return largest < 0x7F80'0000u;
 }
 
+// Codes of a run with one scale and zero.
+inline void round_run(const float* __restrict x, std::size_t n, float scale, int zero,
+                      CodeRange range, std::uint8_t* __restrict codes) {
+  const float lo = static_cast<float>(range.lowest - zero);
+  const float hi = static_cast<float>(range.highest - zero);
+  for (std::size_t i = 0; i < n; ++i) {
+    const float steps = round_between(x[i] / scale, lo, hi);
+    codes[i] = static_cast<std::uint8_t>(static_cast<int>(steps) + zero);
+  }
+}
+
+// Codes of a row in which every element has its own scale; `zeros` is null on symmetric grids.
+inline void round_columns(const float* __restrict x, std::size_t n, const float* __restrict scales,
+                          const std::uint8_t* __restrict zeros, int fixed_zero, CodeRange range,
+                          std::uint8_t* __restrict codes) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const int zero = zeros == nullptr ? fixed_zero : zeros[i];
+    const float lo = static_cast<float>(range.lowest - zero);
+    const float hi = static_cast<float>(range.highest - zero);
+    const float steps = round_between(x[i] / scales[i], lo, hi);
+    codes[i] = static_cast<std::uint8_t>(static_cast<int>(steps) + zero);
+  }
+}
+
 inline Error non_finite_error(MatrixView<const float> weight) {
   std::size_t count = 0;
   std::string place;
@@ -222,6 +246,7 @@ inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
   QUELL_TRY(detail::check_parameters(grid, rows, cols, parameters));
   const GroupLayout layout = group_layout(grid, rows, cols);
   const CodeRange range = code_range(grid);
+  const std::uint8_t fixed_zero = symmetric_zero(grid.format);
   const unsigned code_bits = bits(grid.format);
   const std::size_t row_bytes = packed_size(cols, code_bits);
   std::vector<std::uint8_t> packed(rows * row_bytes);
@@ -232,20 +257,19 @@ inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
     for (std::size_t row = begin; row < end; ++row) {
       const std::span<const float> src = weight.row(row);
       if (!detail::all_finite(src)) not_finite[row] = 1;
-      for (std::size_t col = 0; col < cols;) {
-        // A run of elements with one scale; per input channel it is a single element.
-        const std::size_t n =
-            grid.per == Channel::output ? std::min(layout.length, cols - col) : std::size_t{1};
-        const std::size_t index = layout.index(row, col);
-        const float scale = parameters.scales[index];
-        const int zero = grid.symmetric ? symmetric_zero(grid.format) : parameters.zeros[index];
-        const float lo = static_cast<float>(range.lowest - zero);
-        const float hi = static_cast<float>(range.highest - zero);
-        for (std::size_t i = col; i < col + n; ++i) {
-          const float steps = detail::round_between(src[i] / scale, lo, hi);
-          codes[i] = static_cast<std::uint8_t>(static_cast<int>(steps) + zero);
+      if (grid.per == Channel::output) {
+        for (std::size_t col = 0; col < cols; col += layout.length) {
+          const std::size_t index = layout.index(row, col);
+          const std::size_t n = std::min(layout.length, cols - col);
+          detail::round_run(src.data() + col, n, parameters.scales[index],
+                            grid.symmetric ? fixed_zero : parameters.zeros[index], range,
+                            codes.data() + col);
         }
-        col += n;
+      } else {
+        const std::size_t index = layout.index(row, 0);
+        detail::round_columns(src.data(), cols, parameters.scales.data() + index,
+                              grid.symmetric ? nullptr : parameters.zeros.data() + index,
+                              fixed_zero, range, codes.data());
       }
       pack_codes(codes, code_bits, {packed.data() + row * row_bytes, row_bytes});
     }

@@ -63,117 +63,193 @@ inline LaneSums lane_sums(const float* values, const float* importance, std::siz
   return total;
 }
 
-// The candidate of highest merit so far, and the best measured one.
-struct LaneBest {
+// The candidate of highest merit so far: its fraction of the range (negative for a negative scale),
+// its zero, and its least-squares scale, not yet rounded.
+struct LaneCandidate {
   LaneFloats merit{};
-  LaneFloats step{};  // least-squares scale of the candidate, not yet rounded
+  LaneFloats shrink{};
   LaneFloats zero{};
+  LaneFloats scale{};
+};
+
+// The pair of smallest measured error so far, with the scale rounded to its type.
+struct LaneResult {
   LaneFloats error{};
   LaneFloats scale{};
-  LaneFloats scale_zero{};
+  LaneFloats zero{};
+};
+
+// The ladder of shrunk ranges has twelve rungs. The first two are those on which a group that
+// already lies on the grid is found exactly: its largest code is the end of the longer side, or of
+// the shorter one (fraction reach / (reach - 1)). The others follow by this ratio. With few bits
+// the best range of a long group is a small part of it (2 bits, 4096 elements: 0.5 for a Gaussian,
+// 0.2 with the tails of a Student t distribution of 4 degrees) and the error is flat around it;
+// with 8 bits it lies between 0.8 and 1, and the error is ragged, so the steps are small. Compared
+// with 90 steps of a hundredth each, with every zero, the ladder leaves 0.2 % of the error at 2 to
+// 4 bits in groups of 128, 0.7 % in groups of 32, and 2 to 3 % at 8 bits.
+inline constexpr int kRungs = 12;
+inline constexpr float ladder_ratio(unsigned code_bits) noexcept {
+  return code_bits == 8 ? 0.98f : code_bits == 4 ? 0.90f : 0.87f;
+}
+
+template <bool kWeighted>
+class LaneSearch {
+ public:
+  LaneSearch(const GridSpec& grid, const float* values, const float* importance, std::size_t n,
+             float importance_factor)
+      : grid_(grid),
+        values_(values),
+        importance_(importance),
+        n_(n),
+        importance_factor_(importance_factor),
+        lowest_(code_range(grid).lowest),
+        highest_(code_range(grid).highest),
+        reach_(grid.symmetric ? static_cast<float>(-info(grid.format).lowest) : highest_) {
+    LaneFloats lo{};
+    LaneFloats hi{};
+    for (std::size_t i = 0; i < n; ++i) {
+      for (std::size_t r = 0; r < kStripLanes; ++r) {
+        const float x = values[i * kStripLanes + r];
+        lo[r] = x < lo[r] ? x : lo[r];
+        hi[r] = x > hi[r] ? x : hi[r];
+      }
+    }
+    for (std::size_t r = 0; r < kStripLanes; ++r) {
+      range_[r] = grid.symmetric ? std::max(-lo[r], hi[r]) : hi[r] - lo[r];
+      middle_[r] = (lo[r] + hi[r]) * 0.5f;
+    }
+  }
+
+  // Improves the given scales and zeros, the absmax or min-max ones.
+  void run(float* scales, std::uint8_t* zeros);
+
+ private:
+  // Measures rounded scales with their zeros; returns the least-squares scales of their integers.
+  LaneFloats measure(const LaneFloats& scale, const LaneFloats& zero);
+  // Rates ranges shrunk to these fractions, with these zeros.
+  void rate(const LaneFloats& shrink, const LaneFloats& zero);
+  // Zeros that cut as much at the lower as at the upper end of the shrunk range, then shifted.
+  LaneFloats centred_zeros(const LaneFloats& shrink, float shift) const;
+
+  const GridSpec& grid_;
+  const float* values_;
+  const float* importance_;
+  std::size_t n_;
+  float importance_factor_;
+  float lowest_;  // codes
+  float highest_;
+  float reach_;  // steps that cover the range when nothing is shrunk
+  LaneFloats range_;
+  LaneFloats middle_;
+  LaneCandidate candidate_;
+  LaneResult result_;
 };
 
 template <bool kWeighted>
-inline void search_lanes(const GridSpec& grid, const float* values, const float* importance,
-                         std::size_t n, float importance_factor, float* scales,
-                         std::uint8_t* zeros) {
-  const FormatInfo& format = info(grid.format);
-  const CodeRange codes = code_range(grid);
-  const bool both_signs = allows_negative_scale(grid);
-  const float top = static_cast<float>(codes.highest);
-  LaneFloats lo{};
-  LaneFloats hi{};
-  for (std::size_t i = 0; i < n; ++i) {
-    for (std::size_t r = 0; r < kStripLanes; ++r) {
-      const float x = values[i * kStripLanes + r];
-      lo[r] = x < lo[r] ? x : lo[r];
-      hi[r] = x > hi[r] ? x : hi[r];
-    }
-  }
-  LaneFloats range;  // what `reach` steps cover when nothing is shrunk
-  const float reach = grid.symmetric ? static_cast<float>(-format.lowest) : top;
+LaneFloats LaneSearch<kWeighted>::measure(const LaneFloats& scale, const LaneFloats& zero) {
+  LaneFloats inverse;
+  LaneBounds bounds;
   for (std::size_t r = 0; r < kStripLanes; ++r) {
-    range[r] = grid.symmetric ? std::max(-lo[r], hi[r]) : hi[r] - lo[r];
+    inverse[r] = 1.0f / scale[r];
+    bounds.lo[r] = lowest_ - zero[r];
+    bounds.hi[r] = highest_ - zero[r];
   }
+  const LaneSums sums =
+      lane_sums<kWeighted, true>(values_, importance_, n_, importance_factor_, inverse, bounds);
+  LaneFloats refined;
+  for (std::size_t r = 0; r < kStripLanes; ++r) {
+    const float ratio = scale[r] / range_[r];
+    const float error = sums.error[r] * ratio * ratio;
+    const bool better = error < result_.error[r];
+    result_.error[r] = better ? error : result_.error[r];
+    result_.scale[r] = better ? scale[r] : result_.scale[r];
+    result_.zero[r] = better ? zero[r] : result_.zero[r];
+    refined[r] = scale[r] * (sums.qy[r] / sums.qq[r]);
+  }
+  return refined;
+}
 
-  LaneBest best;
-  best.error.fill(std::numeric_limits<float>::infinity());
-  const auto measure = [&](const LaneFloats& scale, const LaneFloats& zero, LaneFloats& refined) {
-    LaneFloats inverse;
-    LaneBounds bounds;
-    for (std::size_t r = 0; r < kStripLanes; ++r) {
-      inverse[r] = 1.0f / scale[r];
-      bounds.lo[r] = static_cast<float>(codes.lowest) - zero[r];
-      bounds.hi[r] = top - zero[r];
-    }
-    const LaneSums sums =
-        lane_sums<kWeighted, true>(values, importance, n, importance_factor, inverse, bounds);
-    for (std::size_t r = 0; r < kStripLanes; ++r) {
-      const float ratio = scale[r] / range[r];
-      const float error = sums.error[r] * ratio * ratio;
-      const bool better = error < best.error[r];
-      best.error[r] = better ? error : best.error[r];
-      best.scale[r] = better ? scale[r] : best.scale[r];
-      best.scale_zero[r] = better ? zero[r] : best.scale_zero[r];
-      refined[r] = scale[r] * (sums.qy[r] / sums.qq[r]);
-    }
-  };
-  const auto rate = [&](float shrink, float sign, float zero_shift) {
-    LaneFloats inverse;
-    LaneFloats zero;
-    LaneBounds bounds;
-    for (std::size_t r = 0; r < kStripLanes; ++r) {
-      inverse[r] = sign * reach / (shrink * range[r]);
-      // Asymmetric: as many steps are cut at the lower as at the upper end, then shifted.
-      const float centred = (top - (lo[r] + hi[r]) * inverse[r]) * 0.5f + zero_shift;
-      zero[r] = grid.symmetric ? static_cast<float>(symmetric_zero(grid.format))
-                               : round_between(centred, 0.0f, top);
-      bounds.lo[r] = static_cast<float>(codes.lowest) - zero[r];
-      bounds.hi[r] = top - zero[r];
-    }
-    const LaneSums sums =
-        lane_sums<kWeighted, false>(values, importance, n, importance_factor, inverse, bounds);
-    for (std::size_t r = 0; r < kStripLanes; ++r) {
-      const float scaled = sums.qy[r] * shrink;
-      const float merit = sums.qq[r] > 0 ? scaled * scaled / sums.qq[r] : 0.0f;
-      const bool better = merit > best.merit[r];
-      best.merit[r] = better ? merit : best.merit[r];
-      best.step[r] = better ? sums.qy[r] / sums.qq[r] / inverse[r] : best.step[r];
-      best.zero[r] = better ? zero[r] : best.zero[r];
-    }
-  };
+template <bool kWeighted>
+void LaneSearch<kWeighted>::rate(const LaneFloats& shrink, const LaneFloats& zero) {
+  LaneFloats inverse;
+  LaneBounds bounds;
+  for (std::size_t r = 0; r < kStripLanes; ++r) {
+    inverse[r] = reach_ / (shrink[r] * range_[r]);
+    bounds.lo[r] = lowest_ - zero[r];
+    bounds.hi[r] = highest_ - zero[r];
+  }
+  const LaneSums sums =
+      lane_sums<kWeighted, false>(values_, importance_, n_, importance_factor_, inverse, bounds);
+  for (std::size_t r = 0; r < kStripLanes; ++r) {
+    const float scaled = sums.qy[r] * shrink[r];
+    const float merit = sums.qq[r] > 0 ? scaled * scaled / sums.qq[r] : 0.0f;
+    const bool better = merit > candidate_.merit[r];
+    candidate_.merit[r] = better ? merit : candidate_.merit[r];
+    candidate_.shrink[r] = better ? shrink[r] : candidate_.shrink[r];
+    candidate_.zero[r] = better ? zero[r] : candidate_.zero[r];
+    candidate_.scale[r] = better ? sums.qy[r] / sums.qq[r] / inverse[r] : candidate_.scale[r];
+  }
+}
 
+template <bool kWeighted>
+LaneFloats LaneSearch<kWeighted>::centred_zeros(const LaneFloats& shrink, float shift) const {
+  LaneFloats zero;
+  for (std::size_t r = 0; r < kStripLanes; ++r) {
+    const float centre = highest_ * 0.5f - middle_[r] * reach_ / (shrink[r] * range_[r]);
+    zero[r] = round_between(centre + shift, 0.0f, highest_);
+  }
+  return zero;
+}
+
+template <bool kWeighted>
+void LaneSearch<kWeighted>::run(float* scales, std::uint8_t* zeros) {
   LaneFloats scale;
   LaneFloats zero;
-  LaneFloats refined;
   for (std::size_t r = 0; r < kStripLanes; ++r) {
     scale[r] = scales[r];
     zero[r] = zeros[r];
   }
-  measure(scale, zero, refined);
-  for (int rung = 0; rung < 16; ++rung) {
-    const float shrink = 1.05f - 0.04f * static_cast<float>(rung);
-    if (grid.symmetric) {
-      rate(shrink, 1.0f, 0.0f);
-      if (both_signs) rate(shrink, -1.0f, 0.0f);
+  result_.error.fill(std::numeric_limits<float>::infinity());
+  measure(scale, zero);
+
+  const float ratio = ladder_ratio(bits(grid_.format));
+  const bool both_signs = allows_negative_scale(grid_);
+  LaneFloats shrink;
+  float fraction = reach_ / (reach_ - 1);
+  for (int rung = 0; rung < kRungs; ++rung) {
+    if (rung != 0) fraction = rung == 1 ? 1.0f : fraction * ratio;
+    shrink.fill(fraction);
+    if (grid_.symmetric) {
+      rate(shrink, zero);
+      if (!both_signs) continue;
+      shrink.fill(-fraction);
+      rate(shrink, zero);
     } else {
-      for (const float shift : {-1.0f, 0.0f, 1.0f}) rate(shrink, 1.0f, shift);
+      for (const float shift : {-1.0f, 0.0f, 1.0f}) rate(shrink, centred_zeros(shrink, shift));
     }
   }
-  refined = best.step;
+  // Between the rungs, around the best one, with its sign and zero.
+  const LaneFloats best_shrink = candidate_.shrink;
+  const LaneFloats best_zero = candidate_.zero;
+  const float third = 1.0f - (1.0f - ratio) / 3;
+  for (const float factor : {third * third, third, 2 - third, (2 - third) * (2 - third)}) {
+    for (std::size_t r = 0; r < kStripLanes; ++r) shrink[r] = best_shrink[r] * factor;
+    rate(shrink, best_zero);
+  }
+
+  LaneFloats refined = candidate_.scale;
   for (int pass = 0; pass < 3; ++pass) {
     for (std::size_t r = 0; r < kStripLanes; ++r) {
-      scale[r] = round_scale(refined[r], grid.scale_type);
-      zero[r] = best.zero[r];
+      scale[r] = round_scale(refined[r], grid_.scale_type);
     }
-    measure(scale, zero, refined);
+    refined = measure(scale, candidate_.zero);
   }
   for (std::size_t r = 0; r < kStripLanes; ++r) {
-    const bool ordinary = range[r] > 0x1p-100f && range[r] < 0x1p100f && scales[r] != 0 &&
-                          std::isfinite(scales[r]) && best.scale[r] != 0 &&
-                          std::isfinite(best.scale[r]);
-    scales[r] = ordinary ? best.scale[r] : scales[r];
-    zeros[r] = ordinary ? static_cast<std::uint8_t>(best.scale_zero[r]) : zeros[r];
+    const bool ordinary = range_[r] > 0x1p-100f && range_[r] < 0x1p100f && scales[r] != 0 &&
+                          std::isfinite(scales[r]) && result_.scale[r] != 0 &&
+                          std::isfinite(result_.scale[r]);
+    scales[r] = ordinary ? result_.scale[r] : scales[r];
+    zeros[r] = ordinary ? static_cast<std::uint8_t>(result_.zero[r]) : zeros[r];
   }
 }
 
@@ -184,7 +260,7 @@ inline void search_strip(const GridSpec& grid, const float* values, const float*
                          std::uint8_t zeros[kStripLanes]) {
   absmax_strip(grid, values, n, scales, zeros);
   if (importance == nullptr) {
-    return detail::search_lanes<false>(grid, values, nullptr, n, 1.0f, scales, zeros);
+    return detail::LaneSearch<false>(grid, values, nullptr, n, 1.0f).run(scales, zeros);
   }
   float largest = 0;
   for (std::size_t i = 0; i < n; ++i) largest = std::max(largest, importance[i]);
@@ -193,7 +269,7 @@ inline void search_strip(const GridSpec& grid, const float* values, const float*
   int exponent = 0;
   std::frexp(largest, &exponent);
   const float factor = std::ldexp(1.0f, std::clamp(-exponent, -126, 126));
-  detail::search_lanes<true>(grid, values, importance, n, factor, scales, zeros);
+  detail::LaneSearch<true>(grid, values, importance, n, factor).run(scales, zeros);
 }
 
 }  // namespace quell
