@@ -12,16 +12,15 @@
 namespace quell::model {
 
 std::span<const Architecture> architectures() {
-  // Built at the first call: the entries live in other files, whose constants might not be ready yet
-  // while this file's are initialized.
-  static const std::array<Architecture, 6> kTable = {kLlama, kMistral, kQwen2,
-                                                     kQwen3, kGpt2,    kOpt};
+  // Built at the first call: the entries live in other files, whose constants might not be ready
+  // yet while this file's are initialized.
+  static const std::array<Architecture, 6> kTable = {kLlama, kMistral, kQwen2, kQwen3, kGpt2, kOpt};
   return kTable;
 }
 
 const Architecture* find_architecture(std::string_view name, std::string_view model_type) {
-  // A class that is named but unknown is not rescued by its model_type: a sequence classifier shares
-  // the type of the causal model.
+  // A class that is named but unknown is not rescued by its model_type: a sequence classifier
+  // shares the type of the causal model.
   const auto table = architectures();
   const auto at = std::find_if(table.begin(), table.end(), [&](const Architecture& entry) {
     return name.empty() ? entry.model_type == model_type : entry.name == name;

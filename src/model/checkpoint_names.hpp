@@ -13,8 +13,8 @@
 
 namespace quell::model {
 
-/// True if any tensor belongs to the module (module + "." + something): its weight in floating point or
-/// whatever a layout of quantized weights stores instead.
+/// True if any tensor belongs to the module (module + "." + something): its weight in floating
+/// point or whatever a layout of quantized weights stores instead.
 inline bool has_module(const io::Checkpoint& checkpoint, std::string_view module) {
   const std::string start = std::string(module) + ".";
   const auto tensors = checkpoint.tensors();
@@ -24,8 +24,8 @@ inline bool has_module(const io::Checkpoint& checkpoint, std::string_view module
   return at != tensors.end() && at->name.starts_with(start);
 }
 
-/// The first of `prefixes` under which the checkpoint has `module`; the first of all if none does, so
-/// that the missing tensor is named in its usual spelling.
+/// The first of `prefixes` under which the checkpoint has `module`; the first of all if none does,
+/// so that the missing tensor is named in its usual spelling.
 inline std::string find_prefix(const io::Checkpoint& checkpoint, std::string_view module,
                                std::initializer_list<std::string_view> prefixes) {
   for (const std::string_view prefix : prefixes) {

@@ -51,7 +51,8 @@ Error unknown_architecture(const io::JsonFields& fields, const std::string& name
   std::string message = fields.file() + ": the architecture is ";
   message += name.empty() ? "model_type \"" + type + "\"" : "\"" + name + "\"";
   if (fields.find("auto_map") != nullptr) {
-    message += ", defined by program files that come with the model (auto_map), which are never run";
+    message +=
+        ", defined by program files that come with the model (auto_map), which are never run";
   }
   message += "; known are " + known +
              ". Round-to-nearest needs no architecture: --method rtn quantizes every 2-D *.weight "
@@ -75,8 +76,8 @@ std::uint32_t position_limit(const ModelConfig& config) noexcept {
 
 Result<ModelConfig> parse_config(const io::Json& json, const std::string& file) {
   if (!json.is(io::Json::Kind::object)) {
-    return Error{ErrorCode::parse, file + ": expected an object with the model's configuration", file,
-                 {}};
+    return Error{
+        ErrorCode::parse, file + ": expected an object with the model's configuration", file, {}};
   }
   const io::Json merged = merge_text_config(json);
   const io::JsonFields fields(merged, file);
@@ -84,7 +85,9 @@ Result<ModelConfig> parse_config(const io::Json& json, const std::string& file) 
   QUELL_TRY(type, fields.optional_text("model_type"));
   if (name.empty() && !type) {
     return Error{ErrorCode::missing,
-                 file + ": neither architectures nor model_type says what model this is", file, {}};
+                 file + ": neither architectures nor model_type says what model this is",
+                 file,
+                 {}};
   }
   const std::string model_type = type.value_or("");
   const Architecture* architecture = find_architecture(name, model_type);
@@ -159,8 +162,7 @@ Status parse_sizes(const io::JsonFields& fields, const SizeNames& names, ModelCo
   return ok();
 }
 
-Status parse_frame_fields(const io::JsonFields& fields, bool tied_by_default,
-                          ModelConfig& config) {
+Status parse_frame_fields(const io::JsonFields& fields, bool tied_by_default, ModelConfig& config) {
   QUELL_TRY(tied, flag(fields, "tie_word_embeddings", tied_by_default));
   config.tied_head = tied;
   for (const char* name : {"dtype", "torch_dtype"}) {
@@ -175,9 +177,11 @@ Status parse_frame_fields(const io::JsonFields& fields, bool tied_by_default,
       value = value->items().empty() ? nullptr : &value->items().front();
     }
     if (value == nullptr) return std::optional<std::int32_t>();
-    if (!value->is(io::Json::Kind::integer)) return fields.wrong(name, "a token id or a list of them");
+    if (!value->is(io::Json::Kind::integer))
+      return fields.wrong(name, "a token id or a list of them");
     const std::int64_t id = value->as_integer();
-    if (id < 0 || id >= static_cast<std::int64_t>(kMaxVocabulary)) return std::optional<std::int32_t>();
+    if (id < 0 || id >= static_cast<std::int64_t>(kMaxVocabulary))
+      return std::optional<std::int32_t>();
     return std::optional<std::int32_t>(static_cast<std::int32_t>(id));
   };
   QUELL_TRY(bos, first_id("bos_token_id"));
@@ -236,13 +240,14 @@ Status parse_windows(const io::JsonFields& fields, std::uint32_t window,
     const bool sliding = type.is(io::Json::Kind::string) && type.as_string() == "sliding_attention";
     const bool full = type.is(io::Json::Kind::string) && type.as_string() == "full_attention";
     if (!sliding && !full) {
-      Error error = fields.wrong("layer_types", "full_attention or sliding_attention for layer " +
-                                                    std::to_string(layer));
+      Error error = fields.wrong(
+          "layer_types", "full_attention or sliding_attention for layer " + std::to_string(layer));
       error.code = ErrorCode::unsupported;
       return error;
     }
     if (sliding && window == 0) {
-      return fields.wrong("sliding_window", "a number above 0, since layer_types has sliding layers");
+      return fields.wrong("sliding_window",
+                          "a number above 0, since layer_types has sliding layers");
     }
     if (sliding) config.windows[layer] = window;
   }

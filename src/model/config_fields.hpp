@@ -14,9 +14,9 @@
 
 namespace quell::model {
 
-/// Limits on sizes that a file controls. They are far above any real model and keep every product of
-/// two of them, times four bytes, inside 64 bits.
-inline constexpr std::uint64_t kMaxWidth = 1u << 20;       // hidden, intermediate, head_dim x heads
+/// Limits on sizes that a file controls. They are far above any real model and keep every product
+/// of two of them, times four bytes, inside 64 bits.
+inline constexpr std::uint64_t kMaxWidth = 1u << 20;  // hidden, intermediate, head_dim x heads
 inline constexpr std::uint64_t kMaxVocabulary = 1u << 26;
 inline constexpr std::uint64_t kMaxPositions = 1u << 30;
 inline constexpr std::uint64_t kMaxHeads = 1u << 16;
@@ -33,16 +33,18 @@ struct SizeNames {
   std::uint32_t default_head_dim = 0;  // 0: hidden / heads
 };
 
-/// Fills layers, hidden, intermediate (if named), vocabulary, max_positions, heads, kv_heads, head_dim,
-/// attention_scale = 1 / sqrt(head_dim) and embedding_width = hidden. Errors (parse) name the field;
-/// among them heads that kv_heads do not divide and a hidden size that heads do not divide.
+/// Fills layers, hidden, intermediate (if named), vocabulary, max_positions, heads, kv_heads,
+/// head_dim, attention_scale = 1 / sqrt(head_dim) and embedding_width = hidden. Errors (parse) name
+/// the field; among them heads that kv_heads do not divide and a hidden size that heads do not
+/// divide.
 Status parse_sizes(const io::JsonFields& fields, const SizeNames& names, ModelConfig& config);
 
 /// Token ids, dtype, tie_word_embeddings.
 Status parse_frame_fields(const io::JsonFields& fields, bool tied_by_default, ModelConfig& config);
 
 /// An optional number > 0 that becomes `fallback` when absent.
-Result<double> positive_number(const io::JsonFields& fields, std::string_view name, double fallback);
+Result<double> positive_number(const io::JsonFields& fields, std::string_view name,
+                               double fallback);
 /// An optional boolean.
 Result<bool> flag(const io::JsonFields& fields, std::string_view name, bool fallback);
 

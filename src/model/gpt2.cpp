@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// GPT-2 (GPT2LMHeadModel): layer norms with biases, learned positions, one fused q/k/v product and an
-// MLP without a gate. Its linear layers are stored [in, out]. The original files have no prefix, later
-// ones say "transformer.".
+// GPT-2 (GPT2LMHeadModel): layer norms with biases, learned positions, one fused q/k/v product and
+// an MLP without a gate. Its linear layers are stored [in, out]. The original files have no prefix,
+// later ones say "transformer.".
 
 #include <string>
 
@@ -65,8 +65,7 @@ Frame gpt2_frame(const ModelConfig&, const io::Checkpoint& checkpoint) {
   return frame;
 }
 
-Block gpt2_block(const ModelConfig& config, const io::Checkpoint& checkpoint,
-                 std::uint32_t layer) {
+Block gpt2_block(const ModelConfig& config, const io::Checkpoint& checkpoint, std::uint32_t layer) {
   const std::string p = prefix(checkpoint) + "h." + std::to_string(layer) + ".";
   const auto linear = [&](const char* name, std::size_t rows, std::size_t cols) {
     return Linear{p + name, rows, cols, /*transposed=*/true, /*bias=*/true};
@@ -84,8 +83,9 @@ Block gpt2_block(const ModelConfig& config, const io::Checkpoint& checkpoint,
 
 }  // namespace
 
-const Architecture kGpt2 = {"GPT2LMHeadModel", "gpt2",     "n_embd, n_inner, n_head, vocab_size, n_positions",
-                            "n_layer",         parse_gpt2, gpt2_frame,
-                            gpt2_block};
+const Architecture kGpt2 = {
+    "GPT2LMHeadModel", "gpt2",     "n_embd, n_inner, n_head, vocab_size, n_positions",
+    "n_layer",         parse_gpt2, gpt2_frame,
+    gpt2_block};
 
 }  // namespace quell::model

@@ -10,7 +10,8 @@
 namespace quell::model {
 
 inline constexpr std::string_view kLlamaSizes =
-    "hidden_size, intermediate_size, num_attention_heads, num_key_value_heads, head_dim, vocab_size";
+    "hidden_size, intermediate_size, num_attention_heads, num_key_value_heads, head_dim, "
+    "vocab_size";
 
 /// Everything but biases, windows and head norms.
 Result<ModelConfig> parse_llama_family(const io::JsonFields& fields,

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Opening a model folder: configuration, headers, and the check that they tell the same story. Every
-// tensor that the forward pass will read is looked for with its shape, so that a wrong file fails
-// here, with both numbers, and not in the middle of a long run. Data is read only to compare a head
-// with an embedding it claims to be tied to.
+// Opening a model folder: configuration, headers, and the check that they tell the same story.
+// Every tensor that the forward pass will read is looked for with its shape, so that a wrong file
+// fails here, with both numbers, and not in the middle of a long run. Data is read only to compare
+// a head with an embedding it claims to be tied to.
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <string>
 #include <system_error>
@@ -32,29 +31,6 @@ std::string shape_text(std::span<const std::uint64_t> shape) {
     text += std::to_string(shape[i]);
   }
   return text + "]";
-}
-
-/// Weights that are programs: unpickling runs code from the file, so they are never opened.
-Status refuse_pickles(const fs::path& folder) {
-  static constexpr std::array<std::string_view, 9> kRefused = {
-      ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".zip", ".tar", ".gz", ".tgz"};
-  std::error_code error;
-  std::string found;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    const std::string extension = entry.path().extension().string();
-    if (extension == ".safetensors") return ok();
-    const bool refused = std::find(kRefused.begin(), kRefused.end(), extension) != kRefused.end();
-    // The smallest name, so that the message does not depend on the order of the directory.
-    const std::string name = entry.path().filename().string();
-    if (refused && (found.empty() || name < found)) found = name;
-  }
-  if (found.empty()) return ok();
-  return Error{ErrorCode::unsupported,
-               folder.string() + ": the weights are in " + io::printable(found) +
-                   " and no *.safetensors is there; pickled weights are not read; convert to "
-                   "safetensors",
-               (folder / found).string(),
-               {}};
 }
 
 /// A number of the config that shapes follow from, as "name value".
@@ -134,7 +110,6 @@ Result<Model> Loader::open(const fs::path& folder, LoadOptions options) {
                  {}};
   }
   const fs::path config_path = folder / "config.json";
-  QUELL_TRY(refuse_pickles(folder));
   QUELL_TRY(json, io::read_json(config_path));
   QUELL_TRY(checkpoint, io::Checkpoint::open(folder, {options.allow_links_outside}));
   QUELL_TRY(quantized, io::QuantizedModules::parse(json, config_path.string(), checkpoint));
@@ -152,9 +127,10 @@ Status Loader::fill(Model& model) {
   model.config_ = std::move(config);
   const Architecture* architecture = find_architecture(model.config_.architecture, {});
   if (model.config_json_.find("auto_map") != nullptr) {
-    model.warnings_.push_back(config_path + ": auto_map names program files that come with the model; "
-                              "they are never run, and " + model.config_.architecture +
-                              " is taken for what its name says");
+    model.warnings_.push_back(config_path +
+                              ": auto_map names program files that come with the model; "
+                              "they are never run, and " +
+                              model.config_.architecture + " is taken for what its name says");
   }
   Loader loader(model, *architecture);
   QUELL_TRY(loader.check_layers());
@@ -184,8 +160,7 @@ Status Loader::check_layers() {
   while (found <= kMaxLayers && has_any(block(found))) ++found;
   if (found < layers && has_any(block(layers - 1))) found = layers;
   if (found == layers) return ok();
-  const std::string example =
-      io::printable(block(std::min(found, layers)).o.name);
+  const std::string example = io::printable(block(std::min(found, layers)).o.name);
   std::string text = "config.json says ";
   text += architecture_.layers;
   text += " " + std::to_string(layers) + ", but the weights hold " + std::to_string(found) +
@@ -229,9 +204,9 @@ Status Loader::expect(const std::string& tensor, std::vector<std::uint64_t> shap
 
 Status Loader::expect_linear(const Linear& linear) {
   const bool in_file_order = linear.transposed && model_.quantized_.find(linear.name) == nullptr;
-  QUELL_TRY(expect(linear.name + ".weight", in_file_order
-                                                ? std::vector<std::uint64_t>{linear.cols, linear.rows}
-                                                : std::vector<std::uint64_t>{linear.rows, linear.cols}));
+  QUELL_TRY(expect(linear.name + ".weight",
+                   in_file_order ? std::vector<std::uint64_t>{linear.cols, linear.rows}
+                                 : std::vector<std::uint64_t>{linear.rows, linear.cols}));
   if (!linear.bias) return ok();
   return expect(linear.name + ".bias", {linear.rows});
 }
@@ -271,16 +246,18 @@ Status Loader::check_frame() {
   return expect(frame.head, {config.vocabulary, config.embedding_width});
 }
 
-/// What the weights say about tying wins over what the config says: a head equal to the embedding is
-/// the embedding, a head that differs is used.
+/// What the weights say about tying wins over what the config says: a head equal to the embedding
+/// is the embedding, a head that differs is used.
 Status Loader::settle_head() {
   Frame& frame = model_.frame_;
   const ModelConfig& config = model_.config_;
   if (model_.tied_head()) {
     if (!config.tied_head) {
-      model_.warnings_.push_back(model_.folder_.string() +
-                                 ": tie_word_embeddings is false, but the weights have no head; the "
-                                 "embedding " + frame.embedding + " is used for it");
+      model_.warnings_.push_back(
+          model_.folder_.string() +
+          ": tie_word_embeddings is false, but the weights have no head; the "
+          "embedding " +
+          frame.embedding + " is used for it");
     }
     return ok();
   }
@@ -291,9 +268,9 @@ Status Loader::settle_head() {
     frame.head = frame.embedding;
     return ok();
   }
-  model_.warnings_.push_back(model_.folder_.string() +
-                             ": tie_word_embeddings is true, but " + frame.head +
-                             " differs from " + frame.embedding + "; the head is used as it is");
+  model_.warnings_.push_back(model_.folder_.string() + ": tie_word_embeddings is true, but " +
+                             frame.head + " differs from " + frame.embedding +
+                             "; the head is used as it is");
   return ok();
 }
 
@@ -341,9 +318,10 @@ void Loader::fill_generic(Model& model) {
         info.shape[0] == 0 || info.shape[1] == 0 || is_embedding_or_head(info.name)) {
       continue;
     }
-    model.generic_linears_.push_back({std::string(module), static_cast<std::size_t>(info.shape[0]),
-                                      static_cast<std::size_t>(info.shape[1]), false,
-                                      model.checkpoint_.find(std::string(module) + ".bias") != nullptr});
+    model.generic_linears_.push_back(
+        {std::string(module), static_cast<std::size_t>(info.shape[0]),
+         static_cast<std::size_t>(info.shape[1]), false,
+         model.checkpoint_.find(std::string(module) + ".bias") != nullptr});
   }
   for (const io::ModulePlan& module : model.quantized_.modules()) {
     if (is_embedding_or_head(module.name + ".weight")) continue;

@@ -24,8 +24,7 @@ Result<ModelConfig> parse_mistral(const io::JsonFields& fields) {
 
 }  // namespace
 
-const Architecture kMistral = {
-    "MistralForCausalLM", "mistral", kLlamaSizes, "num_hidden_layers", parse_mistral, llama_frame,
-    llama_block};
+const Architecture kMistral = {"MistralForCausalLM", "mistral",   kLlamaSizes, "num_hidden_layers",
+                               parse_mistral,        llama_frame, llama_block};
 
 }  // namespace quell::model

@@ -50,10 +50,11 @@ Status check_finite(const Matrix& matrix, const std::string& file, const std::st
   std::string index = std::to_string(at % matrix.cols());
   if (!is_vector) index = std::to_string(first_row + at / matrix.cols()) + ", " + index;
   const char* what = std::isnan(value) ? "nan" : (value > 0 ? "inf" : "-inf");
-  return Error{ErrorCode::parse,
-               file + ": " + io::printable(name) + ": element [" + index + "] is " + what +
-                   ", expected finite numbers; --nonfinite zero|skip reads such weights all the same",
-               file, name};
+  return Error{
+      ErrorCode::parse,
+      file + ": " + io::printable(name) + ": element [" + index + "] is " + what +
+          ", expected finite numbers; --nonfinite zero|skip reads such weights all the same",
+      file, name};
 }
 
 Result<Matrix> transpose(const Matrix& source) {
@@ -84,15 +85,32 @@ void widen(DType dtype, std::span<const std::byte> bytes, std::span<float> out) 
   using Byte = std::uint8_t;
   using Half = std::uint16_t;
   switch (dtype) {
-    case DType::f32: std::memcpy(out.data(), bytes.data(), bytes.size()); break;
-    case DType::f64: each(0.0, [](double x) { return static_cast<float>(x); }); break;
-    case DType::f16: each(Half{}, [](Half x) { return f16_to_float(x); }); break;
-    case DType::bf16: each(Half{}, [](Half x) { return bf16_to_float(x); }); break;
-    case DType::f8_e4m3: each(Byte{}, [](Byte x) { return f8_e4m3_to_float(x); }); break;
-    case DType::f8_e5m2: each(Byte{}, [](Byte x) { return f8_e5m2_to_float(x); }); break;
-    case DType::f8_e4m3fnuz: each(Byte{}, [](Byte x) { return f8_e4m3fnuz_to_float(x); }); break;
-    case DType::f8_e5m2fnuz: each(Byte{}, [](Byte x) { return f8_e5m2fnuz_to_float(x); }); break;
-    default: panic("widen: not a floating-point type");
+    case DType::f32:
+      std::memcpy(out.data(), bytes.data(), bytes.size());
+      break;
+    case DType::f64:
+      each(0.0, [](double x) { return static_cast<float>(x); });
+      break;
+    case DType::f16:
+      each(Half{}, [](Half x) { return f16_to_float(x); });
+      break;
+    case DType::bf16:
+      each(Half{}, [](Half x) { return bf16_to_float(x); });
+      break;
+    case DType::f8_e4m3:
+      each(Byte{}, [](Byte x) { return f8_e4m3_to_float(x); });
+      break;
+    case DType::f8_e5m2:
+      each(Byte{}, [](Byte x) { return f8_e5m2_to_float(x); });
+      break;
+    case DType::f8_e4m3fnuz:
+      each(Byte{}, [](Byte x) { return f8_e4m3fnuz_to_float(x); });
+      break;
+    case DType::f8_e5m2fnuz:
+      each(Byte{}, [](Byte x) { return f8_e5m2fnuz_to_float(x); });
+      break;
+    default:
+      panic("widen: not a floating-point type");
   }
 }
 
@@ -100,10 +118,14 @@ void widen(DType dtype, std::span<const std::byte> bytes, std::span<float> out) 
 
 std::string_view to_string(Site site) noexcept {
   switch (site) {
-    case Site::qkv_in: return "qkv_in";
-    case Site::o_in: return "o_in";
-    case Site::mlp_in: return "mlp_in";
-    case Site::down_in: return "down_in";
+    case Site::qkv_in:
+      return "qkv_in";
+    case Site::o_in:
+      return "o_in";
+    case Site::mlp_in:
+      return "mlp_in";
+    case Site::down_in:
+      return "down_in";
   }
   return "unknown";
 }
@@ -114,11 +136,15 @@ std::vector<const Linear*> linears_at(const Block& block, Site site) {
     case Site::qkv_in:
       for (const Linear& linear : block.qkv) linears.push_back(&linear);
       break;
-    case Site::o_in: linears.push_back(&block.o); break;
+    case Site::o_in:
+      linears.push_back(&block.o);
+      break;
     case Site::mlp_in:
       for (const Linear& linear : block.gate_up) linears.push_back(&linear);
       break;
-    case Site::down_in: linears.push_back(&block.down); break;
+    case Site::down_in:
+      linears.push_back(&block.down);
+      break;
   }
   return linears;
 }
@@ -160,7 +186,8 @@ Result<Matrix> Model::rows(const std::string& name, std::size_t first, std::size
   if (const io::ModulePlan* module = find_quantized(quantized_, name); module != nullptr) {
     QUELL_TRY(codes, quantized_.read(*module, checkpoint_));
     QUELL_TRY(matrix, Matrix::uninitialized(count, codes.cols()));
-    for (std::size_t row = 0; row < count; ++row) codes.dequantize_row(first + row, matrix.row(row));
+    for (std::size_t row = 0; row < count; ++row)
+      codes.dequantize_row(first + row, matrix.row(row));
     return matrix;
   }
   const io::TensorInfo* info = checkpoint_.find(name);

@@ -33,8 +33,10 @@ constexpr bool is_floating(DType dtype) noexcept {
     case DType::f8_e4m3:
     case DType::f8_e5m2:
     case DType::f8_e4m3fnuz:
-    case DType::f8_e5m2fnuz: return true;
-    default: return false;
+    case DType::f8_e5m2fnuz:
+      return true;
+    default:
+      return false;
   }
 }
 

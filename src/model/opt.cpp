@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// OPT (OPTForCausalLM): layer norms with biases, learned positions whose table starts two rows late,
-// ReLU. The 350m size differs: its norms follow the residual sums, there is no final norm, and the
-// embedding is narrower than the network, with a projection at each end.
+// OPT (OPTForCausalLM): layer norms with biases, learned positions whose table starts two rows
+// late, ReLU. The 350m size differs: its norms follow the residual sums, there is no final norm,
+// and the embedding is narrower than the network, with a projection at each end.
 
 #include <string>
 
@@ -58,8 +58,10 @@ Frame opt_frame(const ModelConfig& config, const io::Checkpoint& checkpoint) {
   frame.embedding = p + "embed_tokens.weight";
   frame.positions = p + "embed_positions.weight";
   if (config.embedding_width != config.hidden) {
-    frame.project_in = Linear{p + "project_in", config.hidden, config.embedding_width, false, false};
-    frame.project_out = Linear{p + "project_out", config.embedding_width, config.hidden, false, false};
+    frame.project_in =
+        Linear{p + "project_in", config.hidden, config.embedding_width, false, false};
+    frame.project_out =
+        Linear{p + "project_out", config.embedding_width, config.hidden, false, false};
   }
   if (config.final_norm) frame.final_norm = norm(config, p + "final_layer_norm");
   frame.head = has_module(checkpoint, "lm_head") ? "lm_head.weight" : frame.embedding;
@@ -86,9 +88,13 @@ Block opt_block(const ModelConfig& config, const io::Checkpoint& checkpoint, std
 
 }  // namespace
 
-const Architecture kOpt = {
-    "OPTForCausalLM", "opt",
-    "hidden_size, ffn_dim, num_attention_heads, word_embed_proj_dim, vocab_size, max_position_embeddings",
-    "num_hidden_layers", parse_opt, opt_frame, opt_block};
+const Architecture kOpt = {"OPTForCausalLM",
+                           "opt",
+                           "hidden_size, ffn_dim, num_attention_heads, word_embed_proj_dim, "
+                           "vocab_size, max_position_embeddings",
+                           "num_hidden_layers",
+                           parse_opt,
+                           opt_frame,
+                           opt_block};
 
 }  // namespace quell::model

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Qwen2 and 2.5 (Qwen2ForCausalLM): Llama with biases on q, k and v. Qwen3 (Qwen3ForCausalLM): without
-// biases, with an RMS norm on every query and key head before the rotation and heads of 128 whatever
-// the hidden size. Sliding windows exist in both but are off unless use_sliding_window says so.
+// Qwen2 and 2.5 (Qwen2ForCausalLM): Llama with biases on q, k and v. Qwen3 (Qwen3ForCausalLM):
+// without biases, with an RMS norm on every query and key head before the rotation and heads of 128
+// whatever the hidden size. Sliding windows exist in both but are off unless use_sliding_window
+// says so.
 
 #include "model/architecture_list.hpp"
 #include "model/llama_family.hpp"

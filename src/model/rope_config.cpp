@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Rotary positions in config.json. Two generations of spelling are read: rope_theta and rope_scaling
-// at the top level, and one object rope_parameters that holds all of it. Where both say something,
-// the top level wins. The arithmetic of the scalings is in the engine.
+// Rotary positions in config.json. Two generations of spelling are read: rope_theta and
+// rope_scaling at the top level, and one object rope_parameters that holds all of it. Where both
+// say something, the top level wins. The arithmetic of the scalings is in the engine.
 
 #include <cmath>
 #include <string>
@@ -26,8 +26,8 @@ Result<Place> find_place(const io::JsonFields& fields, std::string_view name) {
   if (!object->is(io::Json::Kind::object)) return fields.wrong(name, "an object or null");
   for (const io::Json::Member& member : object->members()) {
     if (!member.second.is(io::Json::Kind::object)) continue;
-    Error error = fields.wrong(name, "one set of values for all layers (it has one for \"" +
-                                         member.first + "\")");
+    Error error = fields.wrong(
+        name, "one set of values for all layers (it has one for \"" + member.first + "\")");
     error.code = ErrorCode::unsupported;
     return error;
   }
@@ -100,9 +100,9 @@ Status parse_yarn(const io::JsonFields& scaling, std::uint32_t max_positions, Ro
   QUELL_TRY(weight, scaling.optional_number("mscale"));
   QUELL_TRY(weight_all, scaling.optional_number("mscale_all_dim"));
   const bool weighted = weight.value_or(0) != 0 && weight_all.value_or(0) != 0;
-  const double magnitude = weighted ? yarn_magnitude(factor, *weight) /
-                                          yarn_magnitude(factor, *weight_all)
-                                    : yarn_magnitude(factor, 1);
+  const double magnitude =
+      weighted ? yarn_magnitude(factor, *weight) / yarn_magnitude(factor, *weight_all)
+               : yarn_magnitude(factor, 1);
   QUELL_TRY(attention, positive_number(scaling, "attention_factor", magnitude));
   if (rope.base <= 1) return scaling.wrong("rope_theta", "a number above 1 for yarn");
   rope.factor = factor;
@@ -173,7 +173,8 @@ Result<Rope> parse_rope(const io::JsonFields& fields, const ModelConfig& config,
     return fields.wrong("max_position_embeddings", "at least 2 with scaled rotary positions");
   }
   switch (scheme) {
-    case Scaling::none: break;
+    case Scaling::none:
+      break;
     case Scaling::linear: {
       QUELL_TRY(factor, required_factor(scaling, "factor"));
       rope.factor = factor;
@@ -186,9 +187,15 @@ Result<Rope> parse_rope(const io::JsonFields& fields, const ModelConfig& config,
       if (rope.dims <= 2) return scaling.wrong("rope_type", "no dynamic scaling of 2 dimensions");
       break;
     }
-    case Scaling::llama3: QUELL_TRY(parse_llama3(scaling, rope)); break;
-    case Scaling::yarn: QUELL_TRY(parse_yarn(scaling, config.max_positions, rope)); break;
-    case Scaling::longrope: QUELL_TRY(parse_longrope(scaling, config.max_positions, rope)); break;
+    case Scaling::llama3:
+      QUELL_TRY(parse_llama3(scaling, rope));
+      break;
+    case Scaling::yarn:
+      QUELL_TRY(parse_yarn(scaling, config.max_positions, rope));
+      break;
+    case Scaling::longrope:
+      QUELL_TRY(parse_longrope(scaling, config.max_positions, rope));
+      break;
   }
   return rope;
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The reference forward pass in float32. It goes block by block, so that one block's weights are all
-// that must be resident: callers hold the hidden states of many sequences and carry them through a
-// block together. With an f32 key-value cache the same code generates token by token.
+// The reference forward pass in float32. It goes block by block, so that one block's weights are
+// all that must be resident: callers hold the hidden states of many sequences and carry them
+// through a block together. With an f32 key-value cache the same code generates token by token.
 
 #include <cstdint>
 #include <memory>
@@ -50,11 +50,16 @@ class WeightSource {
   virtual Result<Matrix> weight(const model::Linear& linear) = 0;
 };
 
+struct EngineOptions {
+  bool zero_nonfinite = false;  // NaN and infinite weights read as 0; else they are errors
+};
+
 class Engine {
  public:
-  /// `model` and `executor` must outlive the engine. Reads the tensors outside the blocks that every
-  /// pass needs (norms, positions); embedding rows and the head are read when used.
-  static Result<Engine> create(const model::Model& model, Executor& executor);
+  /// `model` and `executor` must outlive the engine. Reads the tensors outside the blocks that
+  /// every pass needs (norms, positions); embedding rows and the head are read when used.
+  static Result<Engine> create(const model::Model& model, Executor& executor,
+                               EngineOptions options = {});
   Engine(Engine&&) noexcept;
   Engine& operator=(Engine&&) noexcept;
   ~Engine();
@@ -66,11 +71,15 @@ class Engine {
   Result<BlockWeights> load_block(std::uint32_t layer, WeightSource* source = nullptr);
 
   /// Hidden states of `ids`, which are the concatenated sequences of `lengths`: x [sum, hidden] is
-  /// filled. Errors: usage (an id outside the vocabulary with its position, a sequence longer than the model's positions).
+  /// filled. `first_position` is where the one sequence given continues. Errors: parse (an id
+  /// outside the vocabulary, with its position), shape (an empty sequence, one longer than
+  /// model::position_limit, lengths that do not add up).
   Status embed(std::span<const std::int32_t> ids, std::span<const std::uint32_t> lengths,
                MatrixView<float> x, std::uint32_t first_position = 0);
 
-  /// One block over whole sequences, in place.
+  /// One block over whole sequences, in place. Works through them in groups of whole sequences of
+  /// about kGroupRows tokens, so that scratch memory does not grow with x; a tap sees the groups in
+  /// turn.
   Status run_block(const BlockWeights& weights, std::span<const std::uint32_t> lengths,
                    MatrixView<float> x, Tap* tap = nullptr);
   /// One block over the next tokens of one sequence, reading and extending the cache.
@@ -78,8 +87,18 @@ class Engine {
   /// Call once after all blocks have seen the tokens.
   void advance(Cache& cache, std::uint32_t tokens);
 
-  /// Final norm and head: logits [T, vocabulary]. The head is packed at the first call and kept.
+  /// Final norm and head: logits [T, vocabulary]. A head of up to kKeptHeadBytes is packed at the
+  /// first call and kept; a larger one is packed slice by slice at every call, so call with many
+  /// rows.
   Status logits(MatrixView<const float> x, MatrixView<float> out);
+  /// Keeps the packed head whatever its size (generation asks for one row at a time).
+  void keep_head() noexcept;
+
+  /// Bytes of all blocks and the head packed: what keeping everything in memory would take.
+  std::uint64_t packed_bytes() const noexcept;
+
+  static constexpr std::size_t kGroupRows = 1024;
+  static constexpr std::uint64_t kKeptHeadBytes = 128u << 20;
 
  private:
   struct State;

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// One decoder block over hidden states x [T, H], in place:
+//
+//   norms first (most models)              norms after (norm_after)
+//   a = norm(x)                            a = x
+//   x += o(attention(q a, k a, v a))       x = norm(x + o(attention(q a, k a, v a)))
+//   m = norm(x)                            m = x
+//   x += down(act(gate m) * up m)          x = norm(x + down(act(up m)))
+//
+// The products run on all rows of a group of sequences; attention alone looks at them one by one.
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "engine/state.hpp"
+#include "quell/kernels/elementwise.hpp"
+
+namespace quell::engine {
+namespace {
+
+kernels::Activation kernel_activation(model::Activation activation) {
+  switch (activation) {
+    case model::Activation::relu:
+      return kernels::Activation::relu;
+    case model::Activation::silu:
+      return kernels::Activation::silu;
+    case model::Activation::gelu:
+      return kernels::Activation::gelu;
+    case model::Activation::gelu_tanh:
+      return kernels::Activation::gelu_tanh;
+    case model::Activation::quick_gelu:
+      return kernels::Activation::quick_gelu;
+  }
+  return kernels::Activation::silu;
+}
+
+Status show(Tap* tap, std::uint32_t layer, model::Site site, MatrixView<const float> x) {
+  return tap == nullptr ? ok() : tap->input(layer, site, x);
+}
+
+}  // namespace
+
+void Engine::State::apply_norm(const Matrix& weight, const Matrix& bias, MatrixView<const float> x,
+                               MatrixView<float> y) {
+  if (config.norm == model::Norm::rms) {
+    kernels::rms_norm(x, weight.values(), config.norm_eps, y, context);
+  } else {
+    kernels::layer_norm(x, weight.values(), bias.values(), config.norm_eps, y, context);
+  }
+}
+
+Status Engine::State::apply(const kernels::PackedWeights& weight, const Matrix& bias,
+                            MatrixView<const float> x, MatrixView<float> y) {
+  QUELL_TRY(kernels::gemm(x, weight, y, context));
+  if (bias.size() != 0) kernels::add_bias(y, bias.values(), context);
+  return ok();
+}
+
+Result<Engine::State::Heads> Engine::State::project_heads(const BlockWeights& weights,
+                                                          MatrixView<const float> x) {
+  const std::size_t q = std::size_t{config.heads} * config.head_dim;
+  const std::size_t kv = std::size_t{config.kv_heads} * config.head_dim;
+  QUELL_TRY(out, qkv.shape(x.rows(), q + 2 * kv));
+  std::size_t col = 0;
+  for (std::size_t i = 0; i < weights.qkv.size(); ++i) {
+    const std::size_t rows = weights.qkv[i].rows();
+    QUELL_TRY(apply(weights.qkv[i], weights.qkv_bias[i], x, out.cols_from(col, rows)));
+    col += rows;
+  }
+  const Heads heads{out.cols_from(0, q), out.cols_from(q, kv), out.cols_from(q + kv, kv)};
+  if (config.head_norms) {
+    normalize_heads(weights.q_norm, config.heads, heads.queries);
+    normalize_heads(weights.k_norm, config.kv_heads, heads.keys);
+  }
+  return heads;
+}
+
+void Engine::State::normalize_heads(const Matrix& weight, std::size_t heads, MatrixView<float> x) {
+  for (std::size_t h = 0; h < heads; ++h) {
+    const auto columns = x.cols_from(h * config.head_dim, config.head_dim);
+    kernels::rms_norm(columns, weight.values(), config.norm_eps, columns, context);
+  }
+}
+
+AttentionShape Engine::State::attention_shape(std::uint32_t layer) const {
+  AttentionShape shape;
+  shape.heads = config.heads;
+  shape.kv_heads = config.kv_heads;
+  shape.head_dim = config.head_dim;
+  shape.scale = config.attention_scale;
+  if (config.scale_by_inverse_layer) shape.scale /= static_cast<float>(layer + 1);
+  shape.softcap = config.attention_softcap;
+  shape.window = config.windows.empty() ? 0 : config.windows[layer];
+  shape.causal = config.causal;
+  return shape;
+}
+
+Status Engine::State::finish_block(const BlockWeights& weights, MatrixView<const float> heads,
+                                   MatrixView<float> x, Tap* tap) {
+  using model::Site;
+  const std::size_t rows = x.rows();
+  QUELL_TRY(show(tap, weights.layer, Site::o_in, heads));
+  QUELL_TRY(sum, branch.shape(rows, config.hidden));
+  QUELL_TRY(apply(weights.o, weights.o_bias, heads, sum));
+  kernels::add(x, sum, context);
+  if (config.norm_after) apply_norm(weights.attention_norm, weights.attention_norm_bias, x, x);
+
+  MatrixView<const float> input = x;
+  if (!config.norm_after) {
+    QUELL_TRY(target, normed.shape(rows, config.hidden));
+    apply_norm(weights.mlp_norm, weights.mlp_norm_bias, x, target);
+    input = target;
+  }
+  QUELL_TRY(show(tap, weights.layer, Site::mlp_in, input));
+
+  // Two linears write one after the other, so that each half has no gaps; a fused one writes
+  // [gate | up] into each row.
+  const std::size_t inner = config.intermediate;
+  const bool fused = config.gated && weights.gate_up.size() == 1;
+  QUELL_TRY(region, mlp.shape(config.gated ? 2 * rows : rows, inner));
+  MatrixView<float> gate = region.rows_from(0, rows);
+  MatrixView<float> up = config.gated ? region.rows_from(rows, rows) : gate;
+  if (fused) {
+    const MatrixView<float> both(region.data(), rows, 2 * inner);
+    QUELL_TRY(apply(weights.gate_up[0], weights.gate_up_bias[0], input, both));
+    gate = both.cols_from(0, inner);
+    up = both.cols_from(inner, inner);
+  } else {
+    QUELL_TRY(apply(weights.gate_up[0], weights.gate_up_bias[0], input, gate));
+    if (config.gated) QUELL_TRY(apply(weights.gate_up[1], weights.gate_up_bias[1], input, up));
+  }
+  if (config.gated) {
+    kernels::activate_and_multiply(kernel_activation(config.activation), gate, up, context);
+  } else {
+    kernels::activate(kernel_activation(config.activation), gate, context);
+  }
+  QUELL_TRY(show(tap, weights.layer, Site::down_in, gate));
+  QUELL_TRY(apply(weights.down, weights.down_bias, gate, sum));
+  kernels::add(x, sum, context);
+  if (config.norm_after) apply_norm(weights.mlp_norm, weights.mlp_norm_bias, x, x);
+  return tap == nullptr ? ok() : tap->residual(static_cast<std::int32_t>(weights.layer), x);
+}
+
+Status Engine::State::run_group(const BlockWeights& weights, std::span<const std::uint32_t> lengths,
+                                MatrixView<float> x, Tap* tap) {
+  MatrixView<const float> input = x;
+  if (!config.norm_after) {
+    QUELL_TRY(target, normed.shape(x.rows(), config.hidden));
+    apply_norm(weights.attention_norm, weights.attention_norm_bias, x, target);
+    input = target;
+  }
+  QUELL_TRY(show(tap, weights.layer, model::Site::qkv_in, input));
+  QUELL_TRY(heads, project_heads(weights, input));
+  QUELL_TRY(out, attended.shape(x.rows(), std::size_t{config.heads} * config.head_dim));
+
+  std::vector<AttentionItem> items;
+  std::size_t row = 0;
+  for (const std::uint32_t length : lengths) {
+    const auto queries = heads.queries.rows_from(row, length);
+    const auto keys = heads.keys.rows_from(row, length);
+    if (config.positions == model::Positions::rotary) {
+      QUELL_TRY(rope.prepare(length));
+      const auto cosine = rope.cosine(0, length), sine = rope.sine(0, length);
+      kernels::rotate(queries, config.heads, config.head_dim, cosine, sine, context);
+      kernels::rotate(keys, config.kv_heads, config.head_dim, cosine, sine, context);
+    }
+    items.push_back(
+        {queries, keys, heads.values.rows_from(row, length), out.rows_from(row, length)});
+    row += length;
+  }
+  QUELL_TRY(attention.run(items, attention_shape(weights.layer)));
+  return finish_block(weights, out, x, tap);
+}
+
+Status Engine::run_block(const BlockWeights& weights, std::span<const std::uint32_t> lengths,
+                         MatrixView<float> x, Tap* tap) {
+  std::size_t total = 0;
+  for (const std::uint32_t length : lengths) total += length;
+  if (total != x.rows() || x.cols() != state_->config.hidden) {
+    return Error{ErrorCode::shape, "run_block: hidden states are " + std::to_string(x.rows()) +
+                                       " x " + std::to_string(x.cols()) + ", expected " +
+                                       std::to_string(total) + " x " +
+                                       std::to_string(state_->config.hidden)};
+  }
+  std::size_t row = 0;
+  for (std::size_t begin = 0; begin < lengths.size();) {
+    std::size_t end = begin, rows = 0;
+    while (end < lengths.size() && (end == begin || rows + lengths[end] <= kGroupRows)) {
+      rows += lengths[end++];
+    }
+    if (rows != 0) {
+      QUELL_TRY(state_->run_group(weights, lengths.subspan(begin, end - begin),
+                                  x.rows_from(row, rows), tap));
+    }
+    row += rows;
+    begin = end;
+  }
+  return ok();
+}
+
+Status Engine::run_block(const BlockWeights& weights, Cache& cache, MatrixView<float> x) {
+  State& s = *state_;
+  const model::ModelConfig& config = s.config;
+  const std::size_t rows = x.rows(), before = cache.length_, total = before + rows;
+  if (total > cache.capacity_ || x.cols() != config.hidden) {
+    return Error{ErrorCode::shape, "run_block: " + std::to_string(rows) + " tokens after " +
+                                       std::to_string(before) + " do not fit a cache of " +
+                                       std::to_string(cache.capacity_)};
+  }
+  if (rows == 0) return ok();
+  MatrixView<const float> input = x;
+  if (!config.norm_after) {
+    QUELL_TRY(target, s.normed.shape(rows, config.hidden));
+    s.apply_norm(weights.attention_norm, weights.attention_norm_bias, x, target);
+    input = target;
+  }
+  QUELL_TRY(heads, s.project_heads(weights, input));
+
+  // Where angles depend on the length of the sequence, keys are kept as they come and all rotated
+  // again at each step: what was rotated for a shorter sequence is wrong for a longer one.
+  const bool rotary = config.positions == model::Positions::rotary;
+  const bool rotate_late = rotary && rope_depends_on_length(config.rope);
+  if (rotary) {
+    QUELL_TRY(s.rope.prepare(static_cast<std::uint32_t>(total)));
+    const auto cosine = s.rope.cosine(before, rows), sine = s.rope.sine(before, rows);
+    kernels::rotate(heads.queries, config.heads, config.head_dim, cosine, sine, s.context);
+    if (!rotate_late) {
+      kernels::rotate(heads.keys, config.kv_heads, config.head_dim, cosine, sine, s.context);
+    }
+  }
+  Matrix& keys = cache.keys_[weights.layer];
+  Matrix& values = cache.values_[weights.layer];
+  for (std::size_t row = 0; row < rows; ++row) {
+    const std::size_t bytes = heads.keys.cols() * sizeof(float);
+    std::memcpy(keys.row(before + row).data(), heads.keys.row(row).data(), bytes);
+    std::memcpy(values.row(before + row).data(), heads.values.row(row).data(), bytes);
+  }
+  MatrixView<const float> all_keys = keys.view().rows_from(0, total);
+  if (rotate_late) {
+    QUELL_TRY(copy, s.rotated.shape(total, keys.cols()));
+    std::memcpy(copy.data(), keys.data(), total * keys.cols() * sizeof(float));
+    kernels::rotate(copy, config.kv_heads, config.head_dim, s.rope.cosine(0, total),
+                    s.rope.sine(0, total), s.context);
+    all_keys = copy;
+  }
+  QUELL_TRY(out, s.attended.shape(rows, std::size_t{config.heads} * config.head_dim));
+  const AttentionItem item{heads.queries, all_keys, values.view().rows_from(0, total), out};
+  QUELL_TRY(s.attention.run({&item, 1}, s.attention_shape(weights.layer)));
+  return s.finish_block(weights, out, x, nullptr);
+}
+
+}  // namespace quell::engine

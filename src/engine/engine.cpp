@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Everything around the blocks: reading weights under the policy on non-finite ones, embeddings,
+// positions, the final norm and the head. A large vocabulary is never held as floats at once: rows
+// of the embedding are read as they are needed, and the head is packed in slices.
+
+#include "quell/engine/engine.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "engine/state.hpp"
+#include "quell/kernels/elementwise.hpp"
+
+namespace quell::engine {
+namespace {
+
+// An embedding up to this size is read whole at the first use; of a larger one only the rows that
+// occur.
+constexpr std::uint64_t kWholeEmbeddingBytes = 32u << 20;
+// Bytes of a slice of the head before packing; as many again once packed.
+constexpr std::uint64_t kHeadSliceBytes = 32u << 20;
+
+void zero_nonfinite(Matrix& matrix) {
+  for (float& value : matrix.values()) {
+    if ((std::bit_cast<std::uint32_t>(value) & 0x7F80'0000u) == 0x7F80'0000u) value = 0;
+  }
+}
+
+Result<Matrix> under_policy(Result<Matrix> matrix, bool zero) {
+  if (matrix && zero) zero_nonfinite(*matrix);
+  return matrix;
+}
+
+Result<Matrix> filled(std::size_t cols, float value) {
+  QUELL_TRY(matrix, Matrix::uninitialized(1, cols));
+  std::fill(matrix.values().begin(), matrix.values().end(), value);
+  return matrix;
+}
+
+}  // namespace
+
+Result<Matrix> Engine::State::tensor(const std::string& name) const {
+  return under_policy(model.tensor(name, options.zero_nonfinite), options.zero_nonfinite);
+}
+
+Result<Matrix> Engine::State::rows(const std::string& name, std::size_t first,
+                                   std::size_t count) const {
+  return under_policy(model.rows(name, first, count, options.zero_nonfinite),
+                      options.zero_nonfinite);
+}
+
+Result<Matrix> Engine::State::weight(const model::Linear& linear) const {
+  return under_policy(model.weight(linear, executor, options.zero_nonfinite),
+                      options.zero_nonfinite);
+}
+
+Result<Matrix> Engine::State::bias(const model::Linear& linear) const {
+  if (!linear.bias) return Matrix();
+  return tensor(linear.name + ".bias");
+}
+
+Result<NormWeights> Engine::State::norm(const model::NormTensors& names, std::size_t width) const {
+  NormWeights norm;
+  QUELL_TRY(weight, names.weight.empty() ? filled(width, 1) : tensor(names.weight));
+  QUELL_TRY(bias, names.bias.empty() ? filled(width, 0) : tensor(names.bias));
+  norm.weight = std::move(weight);
+  norm.bias = std::move(bias);
+  return norm;
+}
+
+Engine::Engine(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+Engine::~Engine() = default;
+
+const model::Model& Engine::model() const noexcept {
+  return state_->model;
+}
+kernels::Context& Engine::context() noexcept {
+  return state_->context;
+}
+void Engine::keep_head() noexcept {
+  state_->keep_head = true;
+}
+
+Result<Engine> Engine::create(const model::Model& model, Executor& executor,
+                              EngineOptions options) {
+  if (model.blocks().empty()) {
+    return Error{ErrorCode::unsupported,
+                 model.folder().string() +
+                     ": opened for its weights alone; running it needs a known architecture",
+                 model.folder().string(),
+                 {}};
+  }
+  auto state = std::make_unique<State>(model, executor, options);
+  const model::Frame& frame = model.frame();
+  const model::ModelConfig& config = model.config();
+  if (config.final_norm) {
+    QUELL_TRY(norm, state->norm(frame.final_norm, config.hidden));
+    state->final_norm = std::move(norm);
+  }
+  if (config.positions == model::Positions::learned) {
+    QUELL_TRY(positions, state->tensor(frame.positions));
+    state->positions = std::move(positions);
+  }
+  if (frame.project_in) {
+    QUELL_TRY(weight, state->weight(*frame.project_in));
+    QUELL_TRY(packed, kernels::pack(weight.view(), executor));
+    state->project_in = std::move(packed);
+  }
+  if (frame.project_out) {
+    QUELL_TRY(weight, state->weight(*frame.project_out));
+    QUELL_TRY(packed, kernels::pack(weight.view(), executor));
+    state->project_out = std::move(packed);
+  }
+  return Engine(std::move(state));
+}
+
+Result<BlockWeights> Engine::load_block(std::uint32_t layer, WeightSource* source) {
+  State& s = *state_;
+  QUELL_ASSERT(layer < s.model.blocks().size());
+  const model::Block& block = s.model.blocks()[layer];
+  const model::ModelConfig& config = s.config;
+  const auto packed = [&](const model::Linear& linear) -> Result<kernels::PackedWeights> {
+    QUELL_TRY(weight, source != nullptr ? source->weight(linear) : s.weight(linear));
+    if (weight.rows() != linear.rows || weight.cols() != linear.cols) {
+      return Error{ErrorCode::shape,
+                   linear.name + ": the weight given is " + std::to_string(weight.rows()) + " x " +
+                       std::to_string(weight.cols()) + ", expected " + std::to_string(linear.rows) +
+                       " x " + std::to_string(linear.cols),
+                   {},
+                   linear.name};
+    }
+    return kernels::pack(weight.view(), s.executor);
+  };
+
+  BlockWeights out;
+  out.layer = layer;
+  for (const model::Linear& linear : block.qkv) {
+    QUELL_TRY(weight, packed(linear));
+    QUELL_TRY(bias, s.bias(linear));
+    out.qkv.push_back(std::move(weight));
+    out.qkv_bias.push_back(std::move(bias));
+  }
+  for (const model::Linear& linear : block.gate_up) {
+    QUELL_TRY(weight, packed(linear));
+    QUELL_TRY(bias, s.bias(linear));
+    out.gate_up.push_back(std::move(weight));
+    out.gate_up_bias.push_back(std::move(bias));
+  }
+  QUELL_TRY(o, packed(block.o));
+  QUELL_TRY(o_bias, s.bias(block.o));
+  QUELL_TRY(down, packed(block.down));
+  QUELL_TRY(down_bias, s.bias(block.down));
+  QUELL_TRY(attention_norm, s.norm(block.attention_norm, config.hidden));
+  QUELL_TRY(mlp_norm, s.norm(block.mlp_norm, config.hidden));
+  out.o = std::move(o);
+  out.o_bias = std::move(o_bias);
+  out.down = std::move(down);
+  out.down_bias = std::move(down_bias);
+  out.attention_norm = std::move(attention_norm.weight);
+  out.attention_norm_bias = std::move(attention_norm.bias);
+  out.mlp_norm = std::move(mlp_norm.weight);
+  out.mlp_norm_bias = std::move(mlp_norm.bias);
+  if (config.head_norms) {
+    QUELL_TRY(q_norm, s.norm(block.q_norm, config.head_dim));
+    QUELL_TRY(k_norm, s.norm(block.k_norm, config.head_dim));
+    out.q_norm = std::move(q_norm.weight);
+    out.k_norm = std::move(k_norm.weight);
+  }
+  return out;
+}
+
+namespace {
+
+/// Every length against the limit of the model, every id against the vocabulary.
+Status check_sequences(const model::ModelConfig& config, std::span<const std::int32_t> ids,
+                       std::span<const std::uint32_t> lengths, std::uint32_t first_position) {
+  const std::uint32_t limit = model::position_limit(config);
+  std::size_t begin = 0;
+  for (std::size_t sequence = 0; sequence < lengths.size(); ++sequence) {
+    const std::size_t length = lengths[sequence];
+    const std::string name = "sequence " + std::to_string(sequence);
+    if (length == 0)
+      return Error{ErrorCode::shape, name + " is empty, expected at least one token"};
+    if (length > ids.size() - begin) {
+      return Error{ErrorCode::shape, name + " has " + std::to_string(length) +
+                                         " tokens, but only " + std::to_string(ids.size() - begin) +
+                                         " of the " + std::to_string(ids.size()) + " ids are left"};
+    }
+    if (first_position + length > limit) {
+      return Error{ErrorCode::shape, name + " reaches " + std::to_string(first_position + length) +
+                                         " tokens, but the model has positions for " +
+                                         std::to_string(limit) + "; split it"};
+    }
+    for (std::size_t i = 0; i < length; ++i) {
+      const std::int32_t id = ids[begin + i];
+      if (id >= 0 && static_cast<std::uint32_t>(id) < config.vocabulary) continue;
+      return Error{ErrorCode::parse, "token id " + std::to_string(id) + " at position " +
+                                         std::to_string(begin + i) + " is outside [0, " +
+                                         std::to_string(config.vocabulary) + ")"};
+    }
+    begin += length;
+  }
+  if (begin != ids.size()) {
+    return Error{
+        ErrorCode::shape,
+        std::to_string(ids.size()) + " ids, but the sequences add up to " + std::to_string(begin)};
+  }
+  return ok();
+}
+
+}  // namespace
+
+Status Engine::embed(std::span<const std::int32_t> ids, std::span<const std::uint32_t> lengths,
+                     MatrixView<float> x, std::uint32_t first_position) {
+  State& s = *state_;
+  const model::ModelConfig& config = s.config;
+  QUELL_TRY(check_sequences(config, ids, lengths, first_position));
+  QUELL_ASSERT(first_position == 0 || lengths.size() == 1);
+  QUELL_ASSERT(x.rows() == ids.size() && x.cols() == config.hidden);
+  const std::size_t width = config.embedding_width;
+  const bool projected = s.model.frame().project_in.has_value();
+  MatrixView<float> target = x;
+  if (projected) {
+    QUELL_TRY(narrow, s.narrow.shape(ids.size(), width));
+    target = narrow;
+  }
+
+  const std::string& name = s.model.frame().embedding;
+  const std::uint64_t bytes = std::uint64_t{config.vocabulary} * width * sizeof(float);
+  if (bytes <= kWholeEmbeddingBytes) {
+    if (s.embedding.size() == 0) {
+      QUELL_TRY(embedding, s.tensor(name));
+      s.embedding = std::move(embedding);
+    }
+    for (std::size_t t = 0; t < ids.size(); ++t) {
+      const auto row = s.embedding.row(static_cast<std::size_t>(ids[t]));
+      std::memcpy(target.row(t).data(), row.data(), width * sizeof(float));
+    }
+  } else {
+    // Tokens in the order of their ids, so that each row of the file is read once.
+    std::vector<std::size_t> order(ids.size());
+    for (std::size_t t = 0; t < order.size(); ++t) order[t] = t;
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return ids[a] < ids[b]; });
+    Matrix row;
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const std::int32_t id = ids[order[i]];
+      if (i == 0 || id != ids[order[i - 1]]) {
+        QUELL_TRY(fresh, s.rows(name, static_cast<std::size_t>(id), 1));
+        row = std::move(fresh);
+      }
+      std::memcpy(target.row(order[i]).data(), row.data(), width * sizeof(float));
+    }
+  }
+  if (projected) QUELL_TRY(kernels::gemm(target, s.project_in, x, s.context));
+
+  if (config.positions == model::Positions::learned) {
+    std::size_t t = 0;
+    for (const std::uint32_t length : lengths) {
+      const std::size_t first = std::size_t{config.position_offset} + first_position;
+      kernels::add(x.rows_from(t, length), s.positions.view().rows_from(first, length), s.context);
+      t += length;
+    }
+  }
+  return ok();
+}
+
+Status Engine::logits(MatrixView<const float> x, MatrixView<float> out) {
+  State& s = *state_;
+  const model::ModelConfig& config = s.config;
+  QUELL_ASSERT(x.cols() == config.hidden);
+  QUELL_ASSERT(out.rows() == x.rows() && out.cols() == config.vocabulary);
+  if (x.rows() == 0) return ok();
+  MatrixView<const float> input = x;
+  if (config.final_norm) {
+    QUELL_TRY(target, s.normed.shape(x.rows(), config.hidden));
+    s.apply_norm(s.final_norm.weight, s.final_norm.bias, x, target);
+    input = target;
+  }
+  if (s.model.frame().project_out) {
+    QUELL_TRY(target, s.narrow.shape(x.rows(), config.embedding_width));
+    QUELL_TRY(kernels::gemm(input, s.project_out, target, s.context));
+    input = target;
+  }
+
+  const std::uint64_t row_bytes = std::uint64_t{config.embedding_width} * sizeof(float);
+  const std::size_t slice =
+      static_cast<std::size_t>(std::max<std::uint64_t>(1, kHeadSliceBytes / row_bytes));
+  const bool keep = s.keep_head || config.vocabulary * row_bytes <= kKeptHeadBytes;
+  for (std::size_t first = 0; first < config.vocabulary; first += slice) {
+    const std::size_t count = std::min<std::size_t>(slice, config.vocabulary - first);
+    const std::size_t index = first / slice;
+    kernels::PackedWeights fresh;
+    if (index >= s.head.size()) {
+      QUELL_TRY(rows, s.rows(s.model.frame().head, first, count));
+      QUELL_TRY(packed, kernels::pack(rows.view(), s.executor));
+      if (keep) {
+        s.head.push_back(std::move(packed));
+      } else {
+        fresh = std::move(packed);
+      }
+    }
+    const kernels::PackedWeights& weights = index < s.head.size() ? s.head[index] : fresh;
+    QUELL_TRY(kernels::gemm(input, weights, out.cols_from(first, count), s.context));
+  }
+
+  if (config.logit_softcap > 0) {
+    const float cap = config.logit_softcap;
+    s.executor.run(out.rows(), 1, [&](std::size_t begin, std::size_t end, unsigned) {
+      for (std::size_t t = begin; t < end; ++t) {
+        for (float& value : out.row(t)) value = cap * std::tanh(value / cap);
+      }
+    });
+  }
+  return ok();
+}
+
+std::uint64_t Engine::packed_bytes() const noexcept {
+  const model::ModelConfig& config = state_->config;
+  std::uint64_t elements = std::uint64_t{config.vocabulary} * config.embedding_width;
+  for (const model::Block& block : state_->model.blocks()) {
+    for (const model::Site site : model::kSites) {
+      for (const model::Linear* linear : model::linears_at(block, site)) {
+        elements += std::uint64_t{linear->rows} * linear->cols;
+      }
+    }
+  }
+  return elements * sizeof(float);
+}
+
+Result<Cache> Cache::create(const model::ModelConfig& config, std::uint32_t capacity) {
+  Cache cache;
+  cache.capacity_ = capacity;
+  const std::size_t width = std::size_t{config.kv_heads} * config.head_dim;
+  for (std::uint32_t layer = 0; layer < config.layers; ++layer) {
+    QUELL_TRY(keys, Matrix::uninitialized(capacity, width));
+    QUELL_TRY(values, Matrix::uninitialized(capacity, width));
+    cache.keys_.push_back(std::move(keys));
+    cache.values_.push_back(std::move(values));
+  }
+  return cache;
+}
+
+void Engine::advance(Cache& cache, std::uint32_t tokens) {
+  QUELL_ASSERT(tokens <= cache.capacity_ - cache.length_);
+  cache.length_ += tokens;
+}
+
+}  // namespace quell::engine

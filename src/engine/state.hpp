@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// What an Engine holds. Private to the files that implement it.
+
+#include <vector>
+
+#include "engine/attention.hpp"
+#include "engine/rope.hpp"
+#include "engine/scratch.hpp"
+#include "quell/engine/engine.hpp"
+
+namespace quell::engine {
+
+/// Weight and bias of a norm, one row each. Those that a model does not have are ones and zeros, so
+/// that the arithmetic is the same for all.
+struct NormWeights {
+  Matrix weight, bias;
+};
+
+struct Engine::State {
+  State(const model::Model& the_model, Executor& the_executor, EngineOptions the_options)
+      : model(the_model),
+        config(the_model.config()),
+        executor(the_executor),
+        options(the_options),
+        context(the_executor),
+        attention(the_executor),
+        rope(the_model.config().rope) {}
+
+  const model::Model& model;
+  const model::ModelConfig& config;
+  Executor& executor;
+  EngineOptions options;
+  kernels::Context context;
+  Attention attention;
+  RopeTables rope;
+
+  NormWeights final_norm;
+  Matrix positions;                                // learned positions, else empty
+  Matrix embedding;                                // small embeddings, read at the first use
+  kernels::PackedWeights project_in, project_out;  // where the model has them
+  std::vector<kernels::PackedWeights> head;        // slices, if kept
+  bool keep_head = false;
+
+  Scratch normed, qkv, attended, mlp, branch, narrow, rotated;
+
+  // Reading with the policy on weights that are not finite.
+  Result<Matrix> tensor(const std::string& name) const;
+  Result<Matrix> rows(const std::string& name, std::size_t first, std::size_t count) const;
+  Result<Matrix> weight(const model::Linear& linear) const;
+  Result<Matrix> bias(const model::Linear& linear) const;
+  Result<NormWeights> norm(const model::NormTensors& names, std::size_t width) const;
+
+  /// y = norm(x), [T, H]; y may be x.
+  void apply_norm(const Matrix& weight, const Matrix& bias, MatrixView<const float> x,
+                  MatrixView<float> y);
+  /// y = x W^T + b.
+  Status apply(const kernels::PackedWeights& weight, const Matrix& bias, MatrixView<const float> x,
+               MatrixView<float> y);
+
+  /// The three outputs of the q, k and v linears, views of one row-major [T, q | k | v].
+  struct Heads {
+    MatrixView<float> queries, keys, values;
+  };
+  Result<Heads> project_heads(const BlockWeights& weights, MatrixView<const float> x);
+  void normalize_heads(const Matrix& weight, std::size_t heads, MatrixView<float> x);
+  AttentionShape attention_shape(std::uint32_t layer) const;
+  /// x += o(heads), then the MLP; `heads` is the output of attention.
+  Status finish_block(const BlockWeights& weights, MatrixView<const float> heads,
+                      MatrixView<float> x, Tap* tap);
+  Status run_group(const BlockWeights& weights, std::span<const std::uint32_t> lengths,
+                   MatrixView<float> x, Tap* tap);
+};
+
+}  // namespace quell::engine
