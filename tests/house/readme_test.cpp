@@ -101,7 +101,7 @@ TEST(Readme, ShellBlocksAreRun) {
   for (const Block& block : blocks_of(readme())) {
     if (block.language != "bash") continue;
     for (const std::string& line : block.lines) {
-      std::string command = line.substr(0, line.find("  #"));
+      std::string command = line.substr(0, line.find(" #"));
       command = without_trailing_blanks(command);
       if (command.empty() || command.starts_with("#")) continue;
       EXPECT_NE(std::find(scripts.begin(), scripts.end(), command), scripts.end())
