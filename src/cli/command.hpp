@@ -17,6 +17,7 @@
 #include "quell/core/result.hpp"
 #include "quell/io/json.hpp"
 #include "quell/model/model.hpp"
+#include "quell/pipeline/evaluate.hpp"
 #include "quell/pipeline/observer.hpp"
 #include "quell/pipeline/quantize.hpp"
 #include "quell/pipeline/recipe.hpp"
@@ -106,6 +107,12 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
 
 /// The model's text or ids. `samples` and `seed` apply to calibration alone.
 Result<calib::Corpus> read_corpus(const model::Model& model, const DataOptions& data, bool calibration);
+
+/// The lines that quantize, eval and run print for people.
+void print_outcome(const pipeline::QuantizeOutcome& outcome);
+void print_evaluation(const pipeline::Evaluation& evaluation, std::uint32_t context);
+/// verification if the mean KL divergence exceeds the limit.
+Status check_kl(const pipeline::Evaluation& evaluation, std::optional<double> max_kl);
 
 // Output (output.cpp).
 /// A JSON object with the members that every verb has.

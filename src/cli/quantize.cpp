@@ -136,30 +136,6 @@ class Quantize final : public Command {
     return json;
   }
 
-  static void print_outcome(const pipeline::QuantizeOutcome& outcome) {
-    fmt::print("Output      {}  {}, {:.3f} bits per weight in {} layers\n", outcome.output.string(),
-               size_text(outcome.bytes), outcome.bits_per_weight, outcome.modules.size());
-    std::vector<const pipeline::ModuleOutcome*> worst;
-    std::size_t fallbacks = 0;
-    for (const pipeline::ModuleOutcome& module : outcome.modules) {
-      worst.push_back(&module);
-      fallbacks += module.fallback.empty() ? 0 : 1;
-    }
-    std::stable_sort(worst.begin(), worst.end(),
-                     [](const auto* a, const auto* b) { return a->objective > b->objective; });
-    for (std::size_t i = 0; i < std::min<std::size_t>(3, worst.size()); ++i) {
-      fmt::print("{:<11} {}  loss {} ({} by rounding), weight error {}\n", i == 0 ? "Worst" : "",
-                 worst[i]->name, number_text(worst[i]->objective, 3),
-                 number_text(worst[i]->objective_rtn, 3), number_text(worst[i]->relative_error, 3));
-    }
-    if (fallbacks != 0) fmt::print("Fallbacks   {} (see the report)\n", fallbacks);
-    if (outcome.resumed != 0) fmt::print("Resumed     {} layers of an earlier run\n", outcome.resumed);
-    const pipeline::Phases& phases = outcome.phases;
-    fmt::print("Time        read {:.1f} s, forward and statistics {:.1f} s, solve {:.1f} s, write {:.1f} s; peak memory {}\n",
-               phases.read, phases.forward, phases.solve, phases.write, size_text(peak_rss_bytes()));
-    fmt::print("Hash        {}\n", outcome.hash);
-  }
-
  private:
   Status print_dry_run(const io::Json& plan) const {
     fmt::print("Plan        {} layers, {:.3f} bits per weight, {} to write as {}\n",
@@ -184,6 +160,30 @@ class Quantize final : public Command {
 };
 
 }  // namespace
+
+void print_outcome(const pipeline::QuantizeOutcome& outcome) {
+  fmt::print("Output      {}  {}, {:.3f} bits per weight in {} layers\n", outcome.output.string(),
+             size_text(outcome.bytes), outcome.bits_per_weight, outcome.modules.size());
+  std::vector<const pipeline::ModuleOutcome*> worst;
+  std::size_t fallbacks = 0;
+  for (const pipeline::ModuleOutcome& module : outcome.modules) {
+    worst.push_back(&module);
+    fallbacks += module.fallback.empty() ? 0 : 1;
+  }
+  std::stable_sort(worst.begin(), worst.end(),
+                   [](const auto* a, const auto* b) { return a->objective > b->objective; });
+  for (std::size_t i = 0; i < std::min<std::size_t>(3, worst.size()); ++i) {
+    fmt::print("{:<11} {}  loss {} ({} by rounding), weight error {}\n", i == 0 ? "Worst" : "",
+               worst[i]->name, number_text(worst[i]->objective, 3),
+               number_text(worst[i]->objective_rtn, 3), number_text(worst[i]->relative_error, 3));
+  }
+  if (fallbacks != 0) fmt::print("Fallbacks   {} (see the report)\n", fallbacks);
+  if (outcome.resumed != 0) fmt::print("Resumed     {} layers of an earlier run\n", outcome.resumed);
+  const pipeline::Phases& phases = outcome.phases;
+  fmt::print("Time        read {:.1f} s, forward and statistics {:.1f} s, solve {:.1f} s, write {:.1f} s; peak memory {}\n",
+             phases.read, phases.forward, phases.solve, phases.write, size_text(peak_rss_bytes()));
+  fmt::print("Hash        {}\n", outcome.hash);
+}
 
 Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const Limits& limits,
                                       Executor& executor, pipeline::Observer& observer) {

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// `quell run`: outliers, quantize, verify, eval and a report in one go; without MODEL on the
+// demonstration model.
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "cli/command.hpp"
+#include "quell/io/output.hpp"
+#include "quell/pipeline/evaluate.hpp"
+#include "quell/pipeline/outliers.hpp"
+
+namespace quell::cli {
+namespace {
+
+using pipeline::TensorOutliers;
+
+class RunAll final : public Command {
+ public:
+  std::string_view name() const override { return "run"; }
+  std::string_view help() const override { return "outliers, quantize, verify, eval and a report in one go"; }
+  void add_options(CLI::App& app) override {
+    app.add_option("MODEL", arguments_.model, "model folder (default: the demonstration model)");
+    app.add_option("-o,--output", arguments_.output, "folder to write")->required();
+    app.add_option("--text", text_.files, "evaluation text (default: the demonstration's)");
+    app.add_option("--context", text_.length, "tokens of an evaluation window");
+    arguments_.add(app);
+  }
+
+  Status run() override {
+    if (arguments_.model.empty()) {
+      QUELL_TRY(demonstration, find_demonstration());
+      arguments_.model = demonstration.model.string();
+      if (!arguments_.data.given() && arguments_.statistics.empty()) {
+        arguments_.data.files = {demonstration.calibration.string()};
+      }
+      if (text_.files.empty()) text_.files = {demonstration.evaluation.string()};
+    }
+    if (text_.files.empty()) return Error{ErrorCode::usage, "no evaluation text: give --text FILE"};
+    if (text_.files == arguments_.data.files) {
+      return Error{ErrorCode::usage, "the evaluation text is the calibration text; a model is proved on text it was "
+                                     "not calibrated with"};
+    }
+    if (arguments_.dry_run || !arguments_.shard.empty()) {
+      return Error{ErrorCode::usage, "--dry-run and --shard belong to `quell quantize`"};
+    }
+    text_.documents = arguments_.data.documents;
+    const std::unique_ptr<Executor> executor = make_openmp_executor(limits.threads);
+    const std::unique_ptr<pipeline::Observer> observer = make_observer(limits);
+    QUELL_TRY(original, model::Model::load(arguments_.model, {limits.allow_links_outside}));
+    QUELL_TRY(corpus, read_corpus(original, text_, false));
+
+    QUELL_TRY(weights, pipeline::measure_weights(original, *executor, *observer));
+    QUELL_TRY(activations, pipeline::measure_activations(original, corpus, *executor, *observer));
+    QUELL_TRY(quantized, quantize_model(arguments_, limits, *executor, *observer));
+    QUELL_TRY(verified, io::verify_folder(arguments_.output));
+    if (!verified.problems.empty()) {
+      return Error{ErrorCode::verification, arguments_.output + ": " + verified.problems.front(), arguments_.output};
+    }
+    QUELL_TRY(result, model::Model::load(arguments_.output, {limits.allow_links_outside}));
+    QUELL_TRY(evaluation, pipeline::evaluate(result, &original, corpus, limits.max_memory, *executor, *observer));
+    close_progress_line();
+    if (limits.json) {
+      print_all(weights, activations, quantized, verified, evaluation);
+    } else {
+      print_report(original, result, weights, activations, quantized, evaluation);
+    }
+    return check_kl(evaluation, arguments_.max_kl);
+  }
+
+ private:
+  void print_all(const std::vector<TensorOutliers>& weights, const std::vector<TensorOutliers>& activations,
+                 const QuantizeResult& quantized, const io::VerifyReport& verified,
+                 const pipeline::Evaluation& evaluation) const {
+    io::Json json = begin_json("run");
+    io::Json tensors = io::Json::array();
+    for (const TensorOutliers& tensor : weights) tensors.push(tensor.to_json());
+    for (const TensorOutliers& tensor : activations) tensors.push(tensor.to_json());
+    json.set("outliers", io::Json::object({{"tensors", std::move(tensors)}}));
+    json.set("quantize", quantized.outcome.to_json());
+    json.set("verify", io::Json::object({{"complete", verified.complete},
+                                         {"tensors_checked", verified.tensors_checked},
+                                         {"problems", io::Json::array()}}));
+    json.set("eval", evaluation.to_json());
+    json.set("report", (std::filesystem::path(arguments_.output) / "quell-report.json").string());
+    print_json(std::move(json));
+  }
+
+  void print_report(const model::Model& original, const model::Model& result,
+                    std::vector<TensorOutliers> weights, std::vector<TensorOutliers> activations,
+                    const QuantizeResult& quantized, const pipeline::Evaluation& evaluation) const {
+    const auto by_median = [](const TensorOutliers& a, const TensorOutliers& b) {
+      return a.max_to_median() > b.max_to_median();
+    };
+    std::stable_sort(activations.begin(), activations.end(), by_median);
+    std::stable_sort(weights.begin(), weights.end(), [](const TensorOutliers& a, const TensorOutliers& b) {
+      return a.excess_kurtosis > b.excess_kurtosis;
+    });
+    fmt::print("Model       {}  {} layers, {}\n", original.config().architecture, original.config().layers,
+               size_text(original.checkpoint().total_bytes()));
+    for (std::size_t i = 0; i < std::min<std::size_t>(3, activations.size()); ++i) {
+      const TensorOutliers& t = activations[i];
+      fmt::print("{:<11} {}: {:.1f} at token {}, channel {}: {:.0f} times the median\n", i == 0 ? "Activations" : "",
+                 t.name, static_cast<double>(t.absmax), t.argmax_row, t.argmax_col, t.max_to_median());
+    }
+    for (std::size_t i = 0; i < std::min<std::size_t>(2, weights.size()); ++i) {
+      const TensorOutliers& t = weights[i];
+      fmt::print("{:<11} {}: excess kurtosis {:.1f}, largest {:.3g}, {:.0f} times the median\n", i == 0 ? "Weights" : "",
+                 t.name, t.excess_kurtosis, static_cast<double>(t.absmax), t.max_to_median());
+    }
+    print_outcome(quantized.outcome);
+    fmt::print("Size        {} -> {}\n", size_text(original.checkpoint().total_bytes()),
+               size_text(result.checkpoint().total_bytes()));
+    print_evaluation(evaluation, text_.length);
+    fmt::print("Next        quell generate {} --prompt TEXT\n", arguments_.output);
+  }
+
+  QuantizeArguments arguments_;
+  DataOptions text_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_run() { return std::make_unique<RunAll>(); }
+
+}  // namespace quell::cli

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Scores in words that people compare: means with their standard errors, tails, and where along the
+// blocks the difference comes from.
+
+#include "quell/pipeline/evaluate.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace quell::pipeline {
+namespace {
+
+double mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) /
+         static_cast<double>(std::max<std::size_t>(values.size(), 1));
+}
+
+// Carries the first chunk through both models block by block.
+Result<std::vector<LayerError>> layer_errors(engine::Engine& reference, engine::Engine& other,
+                                             const calib::Corpus& corpus) {
+  std::vector<LayerError> result;
+  const std::size_t layers = reference.model().blocks().size();
+  const std::size_t hidden = reference.model().config().hidden;
+  if (layers != other.model().blocks().size() || hidden != other.model().config().hidden) return result;
+  const calib::Chunk chunk = calib::chunks(corpus).front();
+  const std::span<const std::uint32_t> lengths(corpus.lengths.data(), chunk.sequences);
+  const std::span<const std::int32_t> ids(corpus.ids.data(), chunk.tokens);
+  QUELL_TRY(x, Matrix::uninitialized(chunk.tokens, hidden));
+  QUELL_TRY(y, Matrix::uninitialized(chunk.tokens, hidden));
+  QUELL_TRY(reference.embed(ids, lengths, x.view()));
+  QUELL_TRY(other.embed(ids, lengths, y.view()));
+  for (std::uint32_t layer = 0; layer < layers; ++layer) {
+    {
+      QUELL_TRY(weights, reference.load_block(layer));
+      QUELL_TRY(reference.run_block(weights, lengths, x.view()));
+    }
+    QUELL_TRY(weights, other.load_block(layer));
+    QUELL_TRY(other.run_block(weights, lengths, y.view()));
+    double error = 0, norm = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double a = static_cast<double>(x.data()[i]);
+      const double difference = static_cast<double>(y.data()[i]) - a;
+      error += difference * difference;
+      norm += a * a;
+    }
+    result.push_back({layer, norm > 0 ? std::sqrt(error / norm) : 0});
+  }
+  return result;
+}
+
+}  // namespace
+
+Result<Evaluation> evaluate(const model::Model& model, const model::Model* reference,
+                            const calib::Corpus& corpus, std::uint64_t max_memory,
+                            Executor& executor, Observer& observer) {
+  QUELL_TRY(engine, engine::Engine::create(model, executor));
+  engine::ScoreOptions options;
+  // Hidden states of both models and the weights of a block share the budget.
+  if (max_memory != 0) {
+    options.hidden_bytes = std::clamp<std::uint64_t>(max_memory / 8, 8u << 20, options.hidden_bytes);
+  }
+  options.progress = [&](std::uint64_t done, std::uint64_t total) {
+    observer.progress({"evaluation", static_cast<double>(done), static_cast<double>(total), 0});
+  };
+  Evaluation evaluation;
+  std::vector<double> nll;
+  std::vector<std::uint32_t> counts;
+  if (reference == nullptr) {
+    QUELL_TRY(scores, engine::score(engine, corpus.ids, corpus.lengths, options));
+    nll = std::move(scores.nll);
+    counts = std::move(scores.counts);
+  } else {
+    QUELL_TRY(original, engine::Engine::create(*reference, executor));
+    QUELL_TRY(compared, engine::compare(original, engine, corpus.ids, corpus.lengths, options));
+    Against against;
+    against.nll = mean(compared.reference_nll);
+    against.perplexity = std::exp(against.nll);
+    against.kl = engine::summarize(compared.kl);
+    against.kl_standard_error = engine::clustered_standard_error(compared.kl, compared.counts);
+    against.top1_agreement = static_cast<double>(compared.same_top) /
+                             static_cast<double>(std::max<std::size_t>(compared.kl.size(), 1));
+    QUELL_TRY(layers, layer_errors(original, engine, corpus));
+    against.layers = std::move(layers);
+    evaluation.against = std::move(against);
+    nll = std::move(compared.nll);
+    counts = std::move(compared.counts);
+  }
+  evaluation.tokens = nll.size();
+  evaluation.nll = mean(nll);
+  evaluation.nll_standard_error = engine::clustered_standard_error(nll, counts);
+  evaluation.perplexity = std::exp(evaluation.nll);
+  evaluation.perplexity_standard_error = evaluation.perplexity * evaluation.nll_standard_error;
+  return evaluation;
+}
+
+io::Json Evaluation::to_json() const {
+  io::Json json = io::Json::object();
+  json.set("tokens", tokens);
+  json.set("nll", nll);
+  json.set("nll_stderr", nll_standard_error);
+  json.set("perplexity", perplexity);
+  json.set("perplexity_stderr", perplexity_standard_error);
+  if (!against) return json;
+  io::Json other = io::Json::object();
+  other.set("nll", against->nll);
+  other.set("perplexity", against->perplexity);
+  other.set("kl_mean", against->kl.mean);
+  other.set("kl_mean_stderr", against->kl_standard_error);
+  other.set("kl_median", against->kl.median);
+  other.set("kl_p99", against->kl.p99);
+  other.set("kl_max", against->kl.max);
+  other.set("top1_agreement", against->top1_agreement);
+  io::Json layers = io::Json::array();
+  for (const LayerError& error : against->layers) {
+    layers.push(io::Json::object({{"layer", error.layer}, {"relative_error", error.relative_error}}));
+  }
+  other.set("layers", std::move(layers));
+  json.set("against", std::move(other));
+  return json;
+}
+
+}  // namespace quell::pipeline
