@@ -37,24 +37,69 @@ inline void unpack_codes(std::span<const std::uint8_t> packed, unsigned bits,
 
 namespace detail {
 
-// Up to eight codes from or into one word; `bytes` of it exist in memory.
-inline void pack_up_to_eight(const std::uint8_t* codes, std::size_t count, unsigned bits,
-                             std::uint8_t* packed) {
-  const std::uint64_t mask = (1u << bits) - 1u;
-  std::uint64_t word = 0;
-  for (std::size_t i = 0; i < count; ++i) word |= (codes[i] & mask) << (i * bits);
-  const std::size_t bytes = packed_size(count, bits);
-  for (std::size_t i = 0; i < bytes; ++i) packed[i] = static_cast<std::uint8_t>(word >> (8 * i));
+// Eight codes through one word. With the width as a constant all inner loops unroll.
+template <unsigned kBits>
+inline void pack_eights(const std::uint8_t* __restrict codes, std::size_t eights,
+                        std::uint8_t* __restrict packed) {
+  constexpr std::uint64_t kMask = (1u << kBits) - 1u;
+  for (; eights != 0; --eights, codes += 8, packed += kBits) {
+    std::uint64_t word = 0;
+    for (unsigned i = 0; i < 8; ++i) word |= (codes[i] & kMask) << (i * kBits);
+    for (unsigned i = 0; i < kBits; ++i) packed[i] = static_cast<std::uint8_t>(word >> (8 * i));
+  }
 }
 
-inline void unpack_up_to_eight(const std::uint8_t* packed, std::size_t count, unsigned bits,
-                               std::uint8_t* codes) {
-  const std::uint64_t mask = (1u << bits) - 1u;
-  const std::size_t bytes = packed_size(count, bits);
-  std::uint64_t word = 0;
-  for (std::size_t i = 0; i < bytes; ++i) word |= static_cast<std::uint64_t>(packed[i]) << (8 * i);
-  for (std::size_t i = 0; i < count; ++i) {
-    codes[i] = static_cast<std::uint8_t>((word >> (i * bits)) & mask);
+template <unsigned kBits>
+inline void unpack_eights(const std::uint8_t* __restrict packed, std::size_t eights,
+                          std::uint8_t* __restrict codes) {
+  constexpr std::uint64_t kMask = (1u << kBits) - 1u;
+  for (; eights != 0; --eights, codes += 8, packed += kBits) {
+    std::uint64_t word = 0;
+    for (unsigned i = 0; i < kBits; ++i) word |= std::uint64_t{packed[i]} << (8 * i);
+    for (unsigned i = 0; i < 8; ++i) {
+      codes[i] = static_cast<std::uint8_t>((word >> (i * kBits)) & kMask);
+    }
+  }
+}
+
+// Full groups of eight at any width; 8 bits are a copy and never come here.
+inline void pack_all_eights(const std::uint8_t* codes, std::size_t eights, unsigned bits,
+                            std::uint8_t* packed) {
+  switch (bits) {
+    case 1:
+      return pack_eights<1>(codes, eights, packed);
+    case 2:
+      return pack_eights<2>(codes, eights, packed);
+    case 3:
+      return pack_eights<3>(codes, eights, packed);
+    case 4:
+      return pack_eights<4>(codes, eights, packed);
+    case 5:
+      return pack_eights<5>(codes, eights, packed);
+    case 6:
+      return pack_eights<6>(codes, eights, packed);
+    default:
+      return pack_eights<7>(codes, eights, packed);
+  }
+}
+
+inline void unpack_all_eights(const std::uint8_t* packed, std::size_t eights, unsigned bits,
+                              std::uint8_t* codes) {
+  switch (bits) {
+    case 1:
+      return unpack_eights<1>(packed, eights, codes);
+    case 2:
+      return unpack_eights<2>(packed, eights, codes);
+    case 3:
+      return unpack_eights<3>(packed, eights, codes);
+    case 4:
+      return unpack_eights<4>(packed, eights, codes);
+    case 5:
+      return unpack_eights<5>(packed, eights, codes);
+    case 6:
+      return unpack_eights<6>(packed, eights, codes);
+    default:
+      return unpack_eights<7>(packed, eights, codes);
   }
 }
 
@@ -63,69 +108,57 @@ inline void unpack_up_to_eight(const std::uint8_t* packed, std::size_t count, un
 inline void pack_codes(std::span<const std::uint8_t> codes, unsigned bits,
                        std::span<std::uint8_t> packed) {
   QUELL_ASSERT(bits >= 1 && bits <= 8 && packed.size() >= packed_size(codes.size(), bits));
+  const std::size_t n = codes.size();
+  if (n == 0) return;
+  if (bits == 8) {
+    std::memcpy(packed.data(), codes.data(), n);
+    return;
+  }
   const std::uint8_t* __restrict src = codes.data();
   std::uint8_t* __restrict dst = packed.data();
-  const std::size_t n = codes.size();
-  std::size_t done = 0;
-  switch (bits) {
-    case 8:
-      if (n != 0) std::memcpy(dst, src, n);
-      return;
-    case 4:
-      for (; done + 2 <= n; done += 2) {
-        dst[done / 2] = static_cast<std::uint8_t>((src[done] & 15u) | (src[done + 1] & 15u) << 4);
-      }
-      break;
-    case 2:
-      for (; done + 4 <= n; done += 4) {
-        dst[done / 4] =
-            static_cast<std::uint8_t>((src[done] & 3u) | (src[done + 1] & 3u) << 2 |
-                                      (src[done + 2] & 3u) << 4 | (src[done + 3] & 3u) << 6);
-      }
-      break;
-    default:
-      for (; done + 8 <= n; done += 8) {
-        detail::pack_up_to_eight(src + done, 8, bits, dst + done / 8 * bits);
-      }
+  const std::size_t done = n - n % 8;
+  if (bits == 4) {
+    for (std::size_t i = 0; i < done / 2; ++i) {
+      dst[i] = static_cast<std::uint8_t>((src[2 * i] & 15u) | (src[2 * i + 1] & 15u) << 4);
+    }
+  } else {
+    detail::pack_all_eights(src, done / 8, bits, dst);
   }
-  // With 2 and 4 bits the rest is less than one byte and starts at one.
-  if (done < n) detail::pack_up_to_eight(src + done, n - done, bits, dst + packed_size(done, bits));
+  if (done == n) return;
+  // The rest is padded with zeros to eight codes, and only the bytes it occupies are stored.
+  std::uint8_t last_codes[8] = {};
+  std::uint8_t last_bytes[8] = {};
+  std::memcpy(last_codes, src + done, n - done);
+  detail::pack_all_eights(last_codes, 1, bits, last_bytes);
+  std::memcpy(dst + done / 8 * bits, last_bytes, packed_size(n - done, bits));
 }
 
 inline void unpack_codes(std::span<const std::uint8_t> packed, unsigned bits,
                          std::span<std::uint8_t> codes) {
   QUELL_ASSERT(bits >= 1 && bits <= 8 && packed.size() >= packed_size(codes.size(), bits));
+  const std::size_t n = codes.size();
+  if (n == 0) return;
+  if (bits == 8) {
+    std::memcpy(codes.data(), packed.data(), n);
+    return;
+  }
   const std::uint8_t* __restrict src = packed.data();
   std::uint8_t* __restrict dst = codes.data();
-  const std::size_t n = codes.size();
-  std::size_t done = 0;
-  switch (bits) {
-    case 8:
-      if (n != 0) std::memcpy(dst, src, n);
-      return;
-    case 4:
-      for (; done + 2 <= n; done += 2) {
-        const std::uint8_t byte = src[done / 2];
-        dst[done] = byte & 15u;
-        dst[done + 1] = static_cast<std::uint8_t>(byte >> 4);
-      }
-      break;
-    case 2:
-      for (; done + 4 <= n; done += 4) {
-        const std::uint8_t byte = src[done / 4];
-        dst[done] = byte & 3u;
-        dst[done + 1] = (byte >> 2) & 3u;
-        dst[done + 2] = (byte >> 4) & 3u;
-        dst[done + 3] = static_cast<std::uint8_t>(byte >> 6);
-      }
-      break;
-    default:
-      for (; done + 8 <= n; done += 8) {
-        detail::unpack_up_to_eight(src + done / 8 * bits, 8, bits, dst + done);
-      }
+  const std::size_t done = n - n % 8;
+  if (bits == 4) {
+    for (std::size_t i = 0; i < done / 2; ++i) {
+      dst[2 * i] = src[i] & 15u;
+      dst[2 * i + 1] = static_cast<std::uint8_t>(src[i] >> 4);
+    }
+  } else {
+    detail::unpack_all_eights(src, done / 8, bits, dst);
   }
-  if (done < n)
-    detail::unpack_up_to_eight(src + packed_size(done, bits), n - done, bits, dst + done);
+  if (done == n) return;
+  std::uint8_t last_bytes[8] = {};
+  std::uint8_t last_codes[8];
+  std::memcpy(last_bytes, src + done / 8 * bits, packed_size(n - done, bits));
+  detail::unpack_all_eights(last_bytes, 1, bits, last_codes);
+  std::memcpy(dst + done, last_codes, n - done);
 }
 
 }  // namespace quell
