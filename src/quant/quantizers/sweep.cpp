@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "quant/quantizers/sweep.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace quell::quant {
+namespace {
+
+constexpr std::size_t kLanes = kStripLanes;
+
+std::size_t round_up(std::size_t value, std::size_t step) {
+  return (value + step - 1) / step * step;
+}
+
+void choose_strip(const Sweep& sweep, const float* values, const float* weights, std::size_t n,
+                  float* scales, std::uint8_t* zeros) {
+  switch (sweep.scale) {
+    case ScaleMethod::absmax:
+      return absmax_strip(sweep.grid, values, n, scales, zeros);
+    case ScaleMethod::minmax:
+      return minmax_strip(sweep.grid, values, n, scales, zeros);
+    case ScaleMethod::search:
+      return search_strip(sweep.grid, values, weights, n, scales, zeros);
+  }
+}
+
+/// target[i] += sum over j in [first, last) of error[j] * coefficient[j], on 16 lanes. Two sums,
+/// for even and odd j, because one chain of additions is bound by their latency.
+void add_feedback(const float* errors, const float* coefficients, std::size_t first,
+                  std::size_t last, float* target) {
+  float even[kLanes] = {}, odd[kLanes] = {};
+  std::size_t j = first;
+  for (; j + 2 <= last; j += 2) {
+    const float* e = errors + j * kLanes;
+    const float a = coefficients[j], b = coefficients[j + 1];
+    for (std::size_t r = 0; r < kLanes; ++r) even[r] += a * e[r];
+    for (std::size_t r = 0; r < kLanes; ++r) odd[r] += b * e[kLanes + r];
+  }
+  if (j < last) {
+    const float* e = errors + j * kLanes;
+    for (std::size_t r = 0; r < kLanes; ++r) even[r] += coefficients[j] * e[r];
+  }
+  for (std::size_t r = 0; r < kLanes; ++r) target[r] += even[r] + odd[r];
+}
+
+}  // namespace
+
+/// One run: the panel's place, and the recursion.
+struct PanelSweep::Panel {
+  const Sweep& s;
+  PanelSweep& buffers;
+  std::size_t first, rows;
+  MatrixView<std::uint8_t> codes;
+  std::span<double> damped, ridge;
+  linalg::Context& context;
+  MatrixView<float> x;  // [n, strips * 16]
+
+  /// Scales of one strip of rows for the group of a channel; remembers the last, since neighbouring
+  /// channels mostly share theirs.
+  struct LaneParameters {
+    std::size_t group = static_cast<std::size_t>(-1);
+    float scales[kLanes];
+    std::uint8_t zeros[kLanes];
+  };
+
+  std::size_t strips() const { return (rows + kLanes - 1) / kLanes; }
+  bool per_output() const { return s.layout.per == Channel::output; }
+  std::size_t group_of(std::size_t position) const {
+    return s.order[position] / s.layout.length;  // per output channel
+  }
+  float diagonal(std::size_t p) const { return s.factor.data()[p * s.factor.stride() + p]; }
+  float* targets(std::size_t strip) const {
+    return buffers.targets_.data() + strip * s.block * kLanes;
+  }
+  float* tile(unsigned slot) const { return buffers.tiles_.data() + slot * buffers.tile_size_; }
+
+  void load_parameters(std::size_t strip, std::size_t channel, LaneParameters& lanes) const {
+    const std::size_t group = per_output() ? channel / s.layout.length : channel;
+    if (group == lanes.group) return;
+    lanes.group = group;
+    for (std::size_t r = 0; r < kLanes; ++r) {
+      const std::size_t row = strip * kLanes + r;
+      lanes.scales[r] = 1;  // of lanes beyond the last row, whose weights are zero
+      lanes.zeros[r] = symmetric_zero(s.grid.format);
+      if (row >= rows) continue;
+      const std::size_t index = s.layout.index(first + row, channel);
+      lanes.scales[r] = s.parameters->scales[index];
+      if (!s.parameters->zeros.empty()) lanes.zeros[r] = s.parameters->zeros[index];
+    }
+  }
+
+  void store_parameters(std::size_t index, float scale, std::uint8_t zero) const {
+    if (!std::isfinite(scale) || scale == 0) return;
+    s.parameters->scales[index] = scale;
+    if (!s.parameters->zeros.empty()) s.parameters->zeros[index] = zero;
+  }
+
+  void load_weights(std::size_t strip, std::size_t channel, float* to) const {
+    const std::size_t count = std::min(kLanes, rows - strip * kLanes);
+    const float* from = s.weight.row(first + strip * kLanes).data() + channel;
+    for (std::size_t r = 0; r < count; ++r) to[r] = from[r * s.weight.stride()];
+    for (std::size_t r = count; r < kLanes; ++r) to[r] = 0;
+  }
+
+  /// w + feedback of the finished ranges.
+  void load_target(std::size_t strip, std::size_t position, float* to) const {
+    load_weights(strip, s.order[position], to);
+    const float* feedback = x.row(position).data() + strip * kLanes;
+    const float inverse = buffers.inverse_[position];
+    for (std::size_t r = 0; r < kLanes; ++r) to[r] += feedback[r] * inverse;
+  }
+
+  /// Fits one strip's scales of the group at positions [lo, hi), per output channel. `target(p,
+  /// to)` gives a live channel's sixteen targets. Dead channels count with their weights, but not
+  /// in a search.
+  template <typename Target>
+  void fit_strip(std::size_t strip, std::size_t lo, std::size_t hi, unsigned slot, Target target) {
+    const std::size_t group = group_of(lo);
+    const std::size_t begin = group * s.layout.length;
+    const std::size_t end = std::min(begin + s.layout.length, s.weight.cols());
+    float* values = tile(slot);
+    float* weights = values + s.layout.length * kLanes;
+    std::size_t position = hi;  // natural order: channels ascend as positions descend
+    for (std::size_t channel = begin; channel < end; ++channel) {
+      float* to = values + (channel - begin) * kLanes;
+      if (position > lo && s.order[position - 1] == channel) {
+        --position;
+        target(position, to);
+        weights[channel - begin] = diagonal(position) * diagonal(position);
+      } else {
+        load_weights(strip, channel, to);
+        weights[channel - begin] = 0;
+      }
+    }
+    float scales[kLanes];
+    std::uint8_t zeros[kLanes];
+    choose_strip(s, values, weights, end - begin, scales, zeros);
+    for (std::size_t r = 0; r < kLanes && strip * kLanes + r < rows; ++r) {
+      store_parameters(s.layout.index(first + strip * kLanes + r, begin), scales[r], zeros[r]);
+    }
+  }
+
+  /// A group longer than a block, when the sweep reaches it.
+  void fit_long_group(std::size_t lo, std::size_t hi) {
+    context.executor().run(strips(), 1, [&](std::size_t begin, std::size_t end, unsigned slot) {
+      for (std::size_t strip = begin; strip < end; ++strip) {
+        fit_strip(strip, lo, hi, slot,
+                  [&](std::size_t p, float* to) { load_target(strip, p, to); });
+      }
+    });
+  }
+
+  /// Groups down one column, targets finished: sixteen groups of rows in the lanes of a tile.
+  void fit_column(std::size_t channel, std::size_t index) {
+    const std::size_t length = s.layout.length;
+    const std::size_t groups = (rows + length - 1) / length;
+    const auto fit = [&](std::size_t begin, std::size_t end, unsigned slot) {
+      float* values = tile(slot);
+      for (std::size_t g0 = begin * kLanes; g0 < std::min(end * kLanes, groups); g0 += kLanes) {
+        std::memset(values, 0, length * kLanes * sizeof(float));
+        const std::size_t lanes = std::min(kLanes, groups - g0);
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+          const std::size_t row = (g0 + lane) * length;
+          const std::size_t count = std::min(length, rows - row);
+          for (std::size_t i = 0; i < count; ++i) {
+            values[i * kLanes + lane] =
+                targets((row + i) / kLanes)[index * kLanes + (row + i) % kLanes];
+          }
+        }
+        float scales[kLanes];
+        std::uint8_t zeros[kLanes];
+        choose_strip(s, values, nullptr, length, scales, zeros);
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+          store_parameters(s.layout.index(first + (g0 + lane) * length, channel), scales[lane],
+                           zeros[lane]);
+        }
+      }
+    };
+    context.executor().run((groups + kLanes - 1) / kLanes, 1, fit);
+  }
+
+  /// Rounds the finished targets of one strip at a position; leaves the errors in their place.
+  void round_target(std::size_t strip, std::size_t position, float* target, LaneParameters& lanes) {
+    const std::size_t channel = s.order[position];
+    load_parameters(strip, channel, lanes);
+    std::uint8_t code[kLanes];
+    float value[kLanes], weight[kLanes];
+    round_strip(s.grid, target, 1, lanes.scales, lanes.zeros, code, value);
+    load_weights(strip, channel, weight);
+    const float root = diagonal(position);
+    const double extra = static_cast<double>(s.added[position]);
+    float* error = x.row(position).data() + strip * kLanes;
+    double* loss = damped.data() + strip * kLanes;
+    double* part = ridge.data() + strip * kLanes;
+    for (std::size_t r = 0; r < kLanes; ++r) {
+      const float miss = root * (target[r] - value[r]);
+      error[r] = target[r] = weight[r] - value[r];
+      loss[r] += static_cast<double>(miss) * static_cast<double>(miss);
+      part[r] += extra * static_cast<double>(error[r]) * static_cast<double>(error[r]);
+    }
+    store_codes(strip, channel, code);
+  }
+
+  void store_codes(std::size_t strip, std::size_t channel, const std::uint8_t* code) {
+    const std::size_t count = std::min(kLanes, rows - strip * kLanes);
+    std::uint8_t* to = codes.row(strip * kLanes).data() + channel;
+    for (std::size_t r = 0; r < count; ++r) to[r * codes.stride()] = code[r];
+  }
+
+  /// Positions [lo, hi), no more than a block, from hi - 1 down.
+  void leaf(std::size_t lo, std::size_t hi) {
+    const std::size_t n = hi - lo;
+    const auto position = [hi](std::size_t i) { return hi - 1 - i; };
+    float* coefficients = buffers.coefficients_.data();
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::size_t p = position(i);
+      for (std::size_t j = 0; j < i; ++j) {
+        coefficients[i * s.block + j] = s.factor(position(j), p) * buffers.inverse_[p];
+      }
+    }
+    const auto finish = [&](float* t, std::size_t i, std::size_t from, std::size_t to) {
+      add_feedback(t, coefficients + i * s.block, from, to, t + i * kLanes);
+    };
+    if (per_output()) {
+      context.executor().run(strips(), 1, [&](std::size_t begin, std::size_t end, unsigned slot) {
+        for (std::size_t strip = begin; strip < end; ++strip) {
+          float* t = targets(strip);
+          LaneParameters lanes;
+          for (std::size_t i = 0; i < n; ++i) load_target(strip, position(i), t + i * kLanes);
+          std::size_t start = 0;  // of the group at hand
+          for (std::size_t i = 0; i < n; ++i) {
+            if (s.fit && i != 0 && group_of(position(i)) != group_of(position(i - 1))) start = i;
+            if (s.fit && i == start) fit_in_leaf(strip, hi, n, i, slot, t, finish);
+            finish(t, i, start, i);
+            round_target(strip, position(i), t + i * kLanes, lanes);
+          }
+        }
+      });
+      return;
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      const auto prepare = [&](std::size_t begin, std::size_t end, unsigned) {
+        for (std::size_t strip = begin; strip < end; ++strip) {
+          float* t = targets(strip);
+          load_target(strip, position(i), t + i * kLanes);
+          finish(t, i, 0, i);
+        }
+      };
+      context.executor().run(strips(), 16, prepare);
+      if (s.fit) fit_column(s.order[position(i)], i);
+      context.executor().run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
+        for (std::size_t strip = begin; strip < end; ++strip) {
+          LaneParameters lanes;
+          round_target(strip, position(i), targets(strip) + i * kLanes, lanes);
+        }
+      });
+    }
+  }
+
+  /// The group that starts at index i of a leaf: feedback from the leaf's channels before it into
+  /// all its targets, then its scales, if all of it lies in the leaf (else fit_long_group has been
+  /// there).
+  template <typename Finish>
+  void fit_in_leaf(std::size_t strip, std::size_t hi, std::size_t n, std::size_t i, unsigned slot,
+                   float* t, Finish finish) {
+    const std::size_t top = hi - 1 - i;
+    std::size_t end = i;
+    while (end < n && group_of(hi - 1 - end) == group_of(top)) {
+      finish(t, end, 0, i);
+      ++end;
+    }
+    const bool starts = top + 1 == s.order.size() || group_of(top + 1) != group_of(top);
+    const bool ends = end < n || hi == n || group_of(hi - n - 1) != group_of(top);
+    if (!starts || !ends) return;
+    fit_strip(strip, hi - end, top + 1, slot, [&](std::size_t p, float* to) {
+      std::memcpy(to, t + (hi - 1 - p) * kLanes, kLanes * sizeof(float));
+    });
+  }
+
+  /// Where to halve [lo, hi): on a boundary of groups if there is one inside, else on a block.
+  std::size_t cut(std::size_t lo, std::size_t hi) const {
+    const std::size_t middle = lo + (hi - lo) / 2;
+    if (s.fit && per_output()) {
+      const auto& starts = buffers.starts_;
+      const auto above = std::lower_bound(starts.begin(), starts.end(), middle);
+      const std::size_t up = above != starts.end() && *above < hi ? *above : hi;
+      const std::size_t down = above != starts.begin() && *(above - 1) > lo ? *(above - 1) : lo;
+      if (up != hi || down != lo) {
+        if (up == hi) return down;
+        if (down == lo) return up;
+        return up - middle < middle - down ? up : down;
+      }
+    }
+    return hi - round_up((hi - lo) / 2, s.block);
+  }
+
+  Status range(std::size_t lo, std::size_t hi) {
+    if (hi - lo <= s.block) {
+      leaf(lo, hi);
+      return ok();
+    }
+    if (s.fit && per_output() && group_of(lo) == group_of(hi - 1)) {
+      const bool starts = hi == s.order.size() || group_of(hi) != group_of(lo);
+      const bool ends = lo == 0 || group_of(lo - 1) != group_of(lo);
+      if (starts && ends) fit_long_group(lo, hi);
+    }
+    const std::size_t middle = cut(lo, hi);
+    QUELL_TRY(range(middle, hi));
+    QUELL_TRY(linalg::gemm_dense({{s.factor.block(middle, lo, hi - middle, middle - lo), true},
+                                  {x.rows_from(middle, hi - middle), true},
+                                  x.rows_from(lo, middle - lo),
+                                  linalg::Accumulate::add},
+                                 context));
+    return range(lo, middle);
+  }
+
+  void round_dead() {
+    for (std::size_t strip = 0; strip < strips(); ++strip) {
+      LaneParameters lanes;
+      for (const std::uint32_t channel : s.dead) {
+        float weight[kLanes];
+        std::uint8_t code[kLanes];
+        load_weights(strip, channel, weight);
+        load_parameters(strip, channel, lanes);
+        round_strip(s.grid, weight, 1, lanes.scales, lanes.zeros, code, nullptr);
+        store_codes(strip, channel, code);
+      }
+    }
+  }
+};
+
+Result<PanelSweep> PanelSweep::create(const Sweep& sweep, std::size_t rows, Executor& executor) {
+  PanelSweep buffers;
+  const std::size_t n = sweep.order.size();
+  const std::size_t padded = round_up(rows, kLanes);
+  QUELL_TRY(x, Matrix::uninitialized(n, padded));
+  buffers.x_ = std::move(x);
+  buffers.targets_.resize(padded * sweep.block);
+  buffers.coefficients_.resize(sweep.block * sweep.block);
+  buffers.inverse_.resize(n);
+  for (std::size_t p = 0; p < n; ++p) buffers.inverse_[p] = 1 / sweep.factor(p, p);
+  if (sweep.fit) {
+    buffers.tile_size_ = sweep.layout.length * (kLanes + 1);
+    buffers.tiles_.resize(buffers.tile_size_ * executor.width());
+  }
+  if (sweep.fit && sweep.layout.per == Channel::output) {
+    for (std::size_t p = 1; p < n; ++p) {
+      const std::size_t length = sweep.layout.length;
+      if (sweep.order[p] / length != sweep.order[p - 1] / length) {
+        buffers.starts_.push_back(static_cast<std::uint32_t>(p));
+      }
+    }
+  }
+  return buffers;
+}
+
+Status PanelSweep::run(const Sweep& sweep, std::size_t first, std::size_t rows,
+                       MatrixView<std::uint8_t> codes, std::span<double> damped,
+                       std::span<double> ridge, linalg::Context& context) {
+  const std::size_t padded = round_up(rows, kLanes);
+  const MatrixView<float> x(x_.data(), sweep.order.size(), padded);
+  if (x.size() != 0) std::memset(x.data(), 0, x.size() * sizeof(float));
+  std::vector<double> loss(padded), part(padded);
+  Panel panel{sweep, *this, first, rows, codes, loss, part, context, x};
+  if (!sweep.order.empty()) QUELL_TRY(panel.range(0, sweep.order.size()));
+  panel.round_dead();
+  std::copy_n(loss.begin(), rows, damped.begin());
+  std::copy_n(part.begin(), rows, ridge.begin());
+  return ok();
+}
+
+}  // namespace quell::quant
