@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 
+#include "io/fault.hpp"
 #include "quell/core/checked.hpp"
 
 namespace quell::io {
@@ -33,9 +34,7 @@ Result<::off_t> file_offset(std::uint64_t value, const std::string& name) {
 }  // namespace
 
 Error system_error(std::string_view file, std::string_view action, int error) {
-  std::string message(file);
-  message += ": ";
-  message += action;
+  std::string message(action);
   message += " failed: ";
   message += std::strerror(error);
   switch (error) {
@@ -58,7 +57,7 @@ Error system_error(std::string_view file, std::string_view action, int error) {
     default:
       break;
   }
-  return Error{ErrorCode::resource, std::move(message), std::string(file)};
+  return file_fault(ErrorCode::resource, file, message);
 }
 
 Descriptor::~Descriptor() {
@@ -73,7 +72,7 @@ Result<Descriptor> Descriptor::open(int folder, const std::string& path, int fla
     if (errno == EINTR) continue;
     const int error = errno;
     if (error == ENOENT && (flags & O_CREAT) == 0) {
-      return Error{ErrorCode::missing, name + ": no such file", name};
+      return file_fault(ErrorCode::missing, name, "no such file");
     }
     return system_error(name, (flags & O_CREAT) != 0 ? "creating it" : "opening it", error);
   }
@@ -96,10 +95,9 @@ Status Descriptor::read_at(std::uint64_t offset, std::span<std::byte> bytes) con
       return system_error(name_, "reading", errno);
     }
     if (got == 0) {
-      return Error{ErrorCode::parse,
-                   name_ + ": ends at byte " + std::to_string(offset) + ", " +
-                       std::to_string(bytes.size()) + " bytes short",
-                   name_};
+      return file_fault(ErrorCode::parse, name_,
+                        "ends at byte " + std::to_string(offset) + ", " +
+                            std::to_string(bytes.size()) + " bytes short");
     }
     offset += static_cast<std::uint64_t>(got);
     bytes = bytes.subspan(static_cast<std::size_t>(got));

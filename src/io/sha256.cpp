@@ -4,14 +4,12 @@
 // which compilers unroll into registers. The message schedule keeps only its last 16 words.
 #include "io/sha256.hpp"
 
-#include <fcntl.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <vector>
 
 #include "io/descriptor.hpp"
+#include "io/file.hpp"
 #include "quell/io/output.hpp"
 
 namespace quell::io {
@@ -128,14 +126,18 @@ std::string sha256_hex(std::string_view text) {
 }
 
 Result<std::string> sha256_file(const std::filesystem::path& path) {
-  QUELL_TRY(file, Descriptor::open(AT_FDCWD, path.string(), O_RDONLY, path.string()));
+  QUELL_TRY(file, File::open(path));
   Sha256 hash;
   std::vector<std::byte> chunk(kCopyChunk);
-  while (true) {
-    QUELL_TRY(count, file.read_some(chunk));
-    if (count == 0) return hash.finish_hex();
-    hash.update(std::span(chunk).first(count));
+  for (std::uint64_t done = 0; done < file.size();) {
+    const std::uint64_t left = file.size() - done;
+    const auto piece = std::span(chunk).first(
+        static_cast<std::size_t>(std::min<std::uint64_t>(left, chunk.size())));
+    QUELL_TRY(file.read_at(done, piece));
+    hash.update(piece);
+    done += piece.size();
   }
+  return hash.finish_hex();
 }
 
 }  // namespace quell::io

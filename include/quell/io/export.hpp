@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// How quantized weights lie in files. A layout turns one QuantizedTensor into the tensors of a module
-// and back; the layouts are one table, which the command line, the tests and the readers walk.
+// How quantized weights lie in files. A layout turns one QuantizedTensor into the tensors of a
+// module and back; the layouts are one table, which the command line, the tests and the readers
+// walk.
 
 #include <span>
 #include <string>
@@ -22,6 +23,8 @@ struct ModulePlan {
   std::string name;  // path in the checkpoint without ".weight"
   GridSpec grid;
   std::size_t rows = 0, cols = 0;  // [OC, IC]
+  // 8: engines quantize the layer's input to int8, per token, while they run. 0: they do not.
+  unsigned activation_bits = 0;
 };
 
 struct ExportLayout {
@@ -52,7 +55,7 @@ class QuantizedModules {
                                         const Checkpoint& checkpoint);
 
   bool empty() const noexcept { return modules_.empty(); }
-  std::string_view layout() const noexcept { return layout_; }  // "" if empty
+  std::string_view layout() const noexcept { return layout_; }               // "" if empty
   std::span<const ModulePlan> modules() const noexcept { return modules_; }  // sorted by name
   const ModulePlan* find(std::string_view module) const noexcept;
   Result<QuantizedTensor> read(const ModulePlan& module, const Checkpoint& checkpoint) const;

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// The native layout: the arrays of a QuantizedTensor as they are, nothing repacked, nothing lost.
+// The bytes are described in README.md.
+#include <array>
+#include <limits>
+
+#include "io/export_layouts.hpp"
+#include "io/fault.hpp"
+#include "quell/core/bits.hpp"
+#include "quell/grid/formats.hpp"
+#include "quell/grid/groups.hpp"
+
+namespace quell::io {
+namespace {
+
+constexpr std::uint64_t kVersion = 1;
+// Dimensions of one matrix: what a 32-bit signed number holds, as everywhere in these checkpoints.
+constexpr std::uint64_t kLargestDimension = std::numeric_limits<std::int32_t>::max();
+
+std::uint64_t row_bytes(const ModulePlan& module) {
+  return packed_size(module.cols, bits(module.grid.format));
+}
+
+std::string refuse(const ModulePlan& module) {
+  if (module.rows == 0 || module.cols == 0) {
+    return "a weight of " + std::to_string(module.rows) + " x " + std::to_string(module.cols) +
+           " elements has no groups";
+  }
+  if (module.activation_bits != 0) {
+    return "the native layout does not record quantized activations (" +
+           std::to_string(module.activation_bits) + " bits)";
+  }
+  return {};
+}
+
+std::vector<TensorPlan> tensors(const ModulePlan& module) {
+  const GroupLayout groups = group_layout(module.grid, module.rows, module.cols);
+  std::vector<TensorPlan> plan = {
+      {module.name + ".weight_codes", DType::u8, {module.rows, row_bytes(module)}},
+      {module.name + ".weight_scales",
+       dtype_of(module.grid.scale_type),
+       {groups.rows, groups.cols}},
+  };
+  if (!module.grid.symmetric) {
+    plan.push_back({module.name + ".weight_zeros", DType::u8, {groups.rows, groups.cols}});
+  }
+  return plan;
+}
+
+std::vector<std::uint8_t> to_codes(std::span<const std::byte> bytes) {
+  const auto* const begin = reinterpret_cast<const std::uint8_t*>(bytes.data());
+  return {begin, begin + bytes.size()};
+}
+
+std::vector<std::byte> to_bytes(std::span<const std::uint8_t> values) {
+  const auto bytes = std::as_bytes(values);
+  return {bytes.begin(), bytes.end()};
+}
+
+Result<std::vector<std::vector<std::byte>>> encode(const QuantizedTensor& weight) {
+  std::vector<std::vector<std::byte>> out;
+  out.push_back(to_bytes(weight.packed_codes()));
+  out.push_back(scale_bytes(weight.parameters().scales, weight.grid().scale_type));
+  if (!weight.grid().symmetric) out.push_back(to_bytes(weight.parameters().zeros));
+  return out;
+}
+
+Result<QuantizedTensor> decode(const ModulePlan& module,
+                               std::span<const std::vector<std::byte>> bytes) {
+  QUELL_TRY(check_encoded(module, tensors(module), bytes));
+  const GroupLayout groups = group_layout(module.grid, module.rows, module.cols);
+  GroupParameters parameters;
+  parameters.rows = groups.rows;
+  parameters.cols = groups.cols;
+  parameters.scales = scales_from_bytes(bytes[1], module.grid.scale_type);
+  if (!module.grid.symmetric) parameters.zeros = to_codes(bytes[2]);
+  return QuantizedTensor::create(module.grid, module.rows, module.cols, to_codes(bytes[0]),
+                                 std::move(parameters));
+}
+
+Json config(std::span<const ModulePlan> modules, std::span<const std::string> ignored) {
+  Json entries = Json::object();
+  // Members directly: set() would look through all earlier names for each new one.
+  for (const ModulePlan& module : modules) {
+    Json entry;
+    entry.set("grid", to_string(module.grid));
+    entry.set("shape", Json::array({Json(static_cast<std::uint64_t>(module.rows)),
+                                    Json(static_cast<std::uint64_t>(module.cols))}));
+    entries.members().emplace_back(module.name, std::move(entry));
+  }
+  Json kept = Json::array();
+  for (const std::string& name : ignored) kept.push(name);
+  Json result;
+  result.set("quant_method", "quell");
+  result.set("version", kVersion);
+  result.set("modules", std::move(entries));
+  result.set("ignore", std::move(kept));
+  return result;
+}
+
+Result<ModulePlan> parse_module(const std::string& name, const Json& entry,
+                                const std::string& file) {
+  const std::string place = "quantization_config.modules." + printable(name);
+  if (!entry.is(Json::Kind::object)) {
+    return file_fault(ErrorCode::parse, file, place + " is not an object");
+  }
+  const JsonFields fields(entry, file);
+  QUELL_TRY(word, fields.text("grid"));
+  auto grid = parse_grid(word);
+  if (!grid) {
+    return file_fault(ErrorCode::unsupported, file, place + ".grid: " + grid.error().message);
+  }
+  const Json* const shape = fields.find("shape");
+  if (shape == nullptr || !shape->is(Json::Kind::array) || shape->items().size() != 2) {
+    return file_fault(ErrorCode::parse, file, place + ".shape is not an array of two numbers");
+  }
+  std::array<std::size_t, 2> sizes = {};
+  for (std::size_t i = 0; i < 2; ++i) {
+    const Json& item = shape->items()[i];
+    if (!item.is(Json::Kind::integer) || item.as_integer() < 1 ||
+        static_cast<std::uint64_t>(item.as_integer()) > kLargestDimension) {
+      return file_fault(ErrorCode::parse, file,
+                        place + ".shape holds " + printable(item.dump()) +
+                            ", expected numbers from 1 to " + std::to_string(kLargestDimension));
+    }
+    sizes[i] = static_cast<std::size_t>(item.as_integer());
+  }
+  return ModulePlan{name, *grid, sizes[0], sizes[1]};
+}
+
+}  // namespace
+
+const ExportLayout kNativeLayout = {
+    "quell", "the native layout: every grid, read by quell", refuse, tensors, encode, decode,
+    config};
+
+Result<std::vector<ModulePlan>> parse_native(const Json& quantization, const std::string& file,
+                                             const Checkpoint& checkpoint) {
+  const JsonFields fields(quantization, file);
+  QUELL_TRY(version, fields.unsigned_integer("version", 0, kLargestDimension));
+  if (version != kVersion) {
+    return file_fault(ErrorCode::unsupported, file,
+                      "quantization_config.version is " + std::to_string(version) +
+                          ", this program reads version " + std::to_string(kVersion));
+  }
+  const Json* const modules = fields.find("modules");
+  if (modules == nullptr || !modules->is(Json::Kind::object)) {
+    return fields.wrong("modules", "an object");
+  }
+  std::vector<ModulePlan> plans;
+  for (const auto& [name, entry] : modules->members()) {
+    QUELL_TRY(plan, parse_module(name, entry, file));
+    for (const TensorPlan& tensor : tensors(plan)) {
+      QUELL_TRY(found,
+                expect_tensor(checkpoint, tensor.name, std::span(&tensor.dtype, 1), tensor.shape));
+      (void)found;
+    }
+    if (checkpoint.find(name + ".weight") != nullptr) {
+      return file_fault(ErrorCode::parse, file,
+                        "module " + printable(name) + " has both weight and weight_codes");
+    }
+    plans.push_back(std::move(plan));
+  }
+  return plans;
+}
+
+Result<QuantizedTensor> read_native(const ModulePlan& module, const Checkpoint& checkpoint) {
+  const std::vector<TensorPlan> plan = tensors(module);
+  std::vector<std::vector<std::byte>> bytes;
+  for (const TensorPlan& tensor : plan) {
+    QUELL_TRY(info,
+              expect_tensor(checkpoint, tensor.name, std::span(&tensor.dtype, 1), tensor.shape));
+    QUELL_TRY(data, read_bytes(checkpoint, *info));
+    bytes.push_back(std::move(data));
+  }
+  return decode(module, bytes);
+}
+
+}  // namespace quell::io
