@@ -42,6 +42,6 @@ struct ByteCount {
 ByteCount byte_count(DType dtype, std::span<const std::uint64_t> shape);
 
 /// "[2, 3]".
-std::string shape_text(std::span<const std::uint64_t> shape);
+std::string dimensions_text(std::span<const std::uint64_t> shape);
 
 }  // namespace quell::io
