@@ -73,8 +73,10 @@ struct Job {
   std::size_t m, n, k;
   bool load, negate, lower;
 
-  std::size_t block_rows, block_cols;  // multiples of a tile and a panel
-  std::size_t span;                    // K packed at a time
+  // Set by choose_blocks.
+  std::size_t block_rows = 0, block_cols = 0;  // multiples of a tile and a panel
+  std::size_t span = 0;                        // K packed at a time
+  std::size_t depth_block = 0;                 // K multiplied at a time
 };
 
 void choose_blocks(Job& job, unsigned width) {
@@ -98,70 +100,92 @@ void choose_blocks(Job& job, unsigned width) {
   job.span = std::max<std::size_t>(
       kPackedBytes / sizeof(float) / std::max<std::size_t>(job.m, 1) / depth * depth, 2 * depth);
   job.span = std::min(job.span, job.k);
+  // With one tile of rows and packed weights nothing is used twice: a panel streams from end to
+  // end.
+  job.depth_block = job.packed_b != nullptr && job.m <= tile ? job.span : depth;
 }
 
-/// A tile that C does not have whole: ragged columns, or a triangle's edge. Works on a copy, so
-/// nothing outside is touched.
+/// How many of a tile's columns, from `col` on, C has in `row`: fewer than a panel at the right
+/// edge and where a triangle ends.
+std::size_t columns_of(const Job& job, std::size_t row, std::size_t col) {
+  const std::size_t end = job.lower ? std::min(job.n, row + 1) : job.n;
+  return end > col ? std::min<std::size_t>(end - col, job.entry->panel_cols) : 0;
+}
+
+/// One tile of C that it does not have whole: through a copy, so that nothing outside is touched.
+/// `from` and `to` are null where the products start or end in C itself.
 void multiply_edge(const Job& job, const float* a, const float* b, std::size_t depth,
-                   std::size_t row, std::size_t rows, std::size_t col, bool load) {
-  alignas(64) float tile[family::kMaxTileRows * family::kMaxPanelCols];
+                   std::size_t row, std::size_t rows, std::size_t col, bool load, const float* from,
+                   float* to) {
+  alignas(64) float copy[family::kMaxTileRows * family::kMaxPanelCols];
   const std::size_t width = job.entry->panel_cols;
-  const auto columns_of = [&](std::size_t r) {  // how many columns of the tile C has in row r
-    std::size_t end = job.n;
-    if (job.lower) end = std::min(end, row + r + 1);
-    return end > col ? std::min(end - col, width) : 0;
-  };
-  for (std::size_t r = 0; load && r < rows; ++r) {
-    const std::size_t count = columns_of(r);
-    for (std::size_t i = 0; i < width; ++i) {
-      tile[r * width + i] = i < count ? job.c.data()[(row + r) * job.c.stride() + col + i] : 0.0f;
+  const auto c = [&](std::size_t r) { return job.c.data() + (row + r) * job.c.stride() + col; };
+  if (from == nullptr && load) {
+    std::memset(copy, 0, rows * width * sizeof(float));
+    for (std::size_t r = 0; r < rows; ++r) {
+      const std::size_t count = columns_of(job, row + r, col);
+      if (count != 0) std::memcpy(copy + r * width, c(r), count * sizeof(float));
     }
+    from = copy;
   }
-  job.entry->multiply(a, b, depth, static_cast<unsigned>(rows), tile, width, load);
-  for (std::size_t r = 0; r < rows; ++r) {
-    const std::size_t count = columns_of(r);
-    if (count == 0) continue;
-    std::memcpy(job.c.data() + (row + r) * job.c.stride() + col, tile + r * width,
-                count * sizeof(float));
+  job.entry->multiply(a, b, depth, static_cast<unsigned>(rows), from, width,
+                      to != nullptr ? to : copy, width);
+  for (std::size_t r = 0; to == nullptr && r < rows; ++r) {
+    const std::size_t count = columns_of(job, row + r, col);
+    if (count != 0) std::memcpy(c(r), copy + r * width, count * sizeof(float));
   }
 }
 
-/// One block of C over K in [k0, k0 + span). `packed_a` holds all rows, [tile][span][rows of tile].
+/// Floats of scratch that one task needs: a packed panel, and the block of C between blocks of K.
+std::size_t panel_floats(const Job& job) {
+  return job.packed_b != nullptr
+             ? 0
+             : job.entry->panel_cols * std::min<std::size_t>(job.entry->depth_block, job.span);
+}
+std::size_t block_floats(const Job& job) {
+  return job.depth_block < job.span ? job.block_rows * job.block_cols : 0;
+}
+
+/// One block of C over K in [k0, k0 + span). `packed_a` holds all rows,
+/// [span / depth_block][tile][depth_block][rows of tile].
 void multiply_block(const Job& job, const float* packed_a, std::size_t k0, std::size_t span,
-                    std::size_t block_row, std::size_t block_col, float* panel_scratch) {
+                    std::size_t block_row, std::size_t block_col, float* scratch) {
   const family::Entry& entry = *job.entry;
   const std::size_t tile = entry.tile_rows, panel = entry.panel_cols;
   const std::size_t row_end = std::min(job.m, block_row + job.block_rows);
   const std::size_t col_end = std::min(job.n, block_col + job.block_cols);
-  // With one tile of rows and packed weights nothing is used twice: stream a panel from end to end.
-  const bool stream = job.packed_b != nullptr && job.m <= tile;
-  const std::size_t depth_block = stream ? span : entry.depth_block;
-  for (std::size_t k = 0; k < span; k += depth_block) {
-    const std::size_t depth = std::min(depth_block, span - k);
-    const bool load = job.load || k0 + k > 0;
+  float* const packed_panel = scratch;
+  float* const partial = scratch + panel_floats(job);  // [panel][tile][tile_rows][panel_cols]
+  for (std::size_t k = 0; k < span; k += job.depth_block) {
+    const std::size_t depth = std::min(job.depth_block, span - k);
+    const bool starts = k == 0, ends = k + depth == span;
+    const bool load = job.load || k0 > 0;
     for (std::size_t col = block_col; col < col_end; col += panel) {
       // Rows above the triangle have nothing in this panel.
-      const std::size_t first_row =
-          job.lower ? std::max(block_row,
-                               block_row + (std::max(col, block_row) - block_row) / tile * tile)
-                    : block_row;
+      std::size_t first_row = block_row;
+      if (job.lower && col > block_row) first_row += (col - block_row) / tile * tile;
       if (first_row >= row_end) continue;
-      const float* b = panel_scratch;
       const std::size_t cols = std::min(panel, job.n - col);
+      const float* b = packed_panel;
       if (job.packed_b != nullptr) {
         b = job.packed_b + (col / panel * job.k + k0 + k) * panel;
       } else {
-        entry.pack(source_of(job.b, col, k0 + k), cols, panel, depth, false, panel_scratch);
+        entry.pack(source_of(job.b, col, k0 + k), cols, panel, depth, false, packed_panel);
       }
       for (std::size_t row = first_row; row < row_end; row += tile) {
         const std::size_t rows = std::min(tile, job.m - row);
-        const float* a = packed_a + row * span + k * rows;
+        const float* a = packed_a + k * job.m + row * depth;
+        float* held = partial + (col - block_col) * job.block_rows + (row - block_row) * panel;
         if (cols < panel || (job.lower && col + panel > row + 1)) {
-          multiply_edge(job, a, b, depth, row, rows, col, load);
-        } else {
-          entry.multiply(a, b, depth, static_cast<unsigned>(rows),
-                         job.c.data() + row * job.c.stride() + col, job.c.stride(), load);
+          multiply_edge(job, a, b, depth, row, rows, col, load, starts ? nullptr : held,
+                        ends ? nullptr : held);
+          continue;
         }
+        float* c = job.c.data() + row * job.c.stride() + col;
+        const float* from = !starts ? held : load ? c : nullptr;
+        entry.multiply(a, b, depth, static_cast<unsigned>(rows), from,
+                       starts ? job.c.stride() : panel, ends ? c : held,
+                       ends ? job.c.stride() : panel);
       }
     }
   }
@@ -186,7 +210,7 @@ Status run(Job& job, Context& context) {
     return ok();
   }
   const family::Entry& entry = *job.entry;
-  const std::size_t tile = entry.tile_rows, panel = entry.panel_cols;
+  const std::size_t tile = entry.tile_rows;
   const bool serial =
       context.executor().width() == 1 ||
       (job.m < kSerialWork && job.m * job.n < kSerialWork && job.m * job.n * job.k < kSerialWork);
@@ -194,10 +218,7 @@ Status run(Job& job, Context& context) {
   // One row that lies in ascending k is its own packed form.
   const bool direct =
       job.m == 1 && !job.negate && (!job.a.transposed || job.a.matrix.stride() == 1);
-  const std::size_t slot_bytes =
-      job.packed_b != nullptr
-          ? 0
-          : panel * std::min<std::size_t>(entry.depth_block, job.k) * sizeof(float);
+  const std::size_t slot_bytes = (panel_floats(job) + block_floats(job)) * sizeof(float);
   QUELL_TRY(context.reserve(slot_bytes, direct ? 0 : job.m * job.span * sizeof(float)));
   float* packed_a = reinterpret_cast<float*>(context.shared().data());
   const std::size_t block_rows = ceil_div(job.m, job.block_rows);
@@ -212,8 +233,11 @@ Status run(Job& job, Context& context) {
       for_each(context, serial, tiles, grain, [&](std::size_t begin, std::size_t end, unsigned) {
         for (std::size_t t = begin; t < end; ++t) {
           const std::size_t rows = std::min(tile, job.m - t * tile);
-          entry.pack(source_of(job.a, t * tile, k0), rows, rows, span, job.negate,
-                     packed_a + t * tile * span);
+          for (std::size_t k = 0; k < span; k += job.depth_block) {
+            const std::size_t depth = std::min(job.depth_block, span - k);
+            entry.pack(source_of(job.a, t * tile, k0 + k), rows, rows, depth, job.negate,
+                       packed_a + k * job.m + t * tile * depth);
+          }
         }
       });
     }
@@ -279,10 +303,7 @@ Status gemm_dense(const DenseProduct& product, Context& context) {
           k,
           product.accumulate != Accumulate::set,
           product.accumulate == Accumulate::subtract,
-          lower,
-          0,
-          0,
-          0};
+          lower};
   return run(job, context);
 }
 
@@ -340,8 +361,8 @@ Status gemm(MatrixView<const float> x, const PackedWeights& weight, MatrixView<f
   }
   if (weight.state_ == nullptr) return ok();  // 0 x 0: the shapes agreed, nothing to do
   const PackedWeights::State& state = *weight.state_;
-  Job job{state.entry, {x, false}, {},    state.panels(), y, x.rows(), state.rows,
-          state.cols,  false,      false, false,          0, 0,        0};
+  Job job{state.entry, {x, false}, {},    state.panels(), y,    x.rows(),
+          state.rows,  state.cols, false, false,          false};
   return run(job, context);
 }
 

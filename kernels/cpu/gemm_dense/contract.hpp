@@ -48,11 +48,12 @@ struct Entry {
   void (*pack)(const Source& source, std::size_t rows, std::size_t width, std::size_t depth,
                bool negate, float* dst);
 
-  /// C[r, c] for r < rows (1..tile_rows) and c < panel_cols accumulates depth products from a
-  /// packed tile `a` (width = rows) and a packed panel `b` (64-byte aligned); row r of C is at c +
-  /// r * c_stride. `load`: accumulators start at C instead of zero. Writes all panel_cols columns.
-  void (*multiply)(const float* a, const float* b, std::size_t depth, unsigned rows, float* c,
-                   std::size_t c_stride, bool load);
+  /// A tile of C, r < rows (1..tile_rows) and c < panel_cols, takes `depth` products from a packed
+  /// tile `a` (width = rows) and a packed panel `b` (64-byte aligned). Accumulators start at `from`
+  /// (zero if null), row r at from + r * from_stride, and end in `to`, which may be `from`. All
+  /// panel_cols columns are read and written.
+  void (*multiply)(const float* a, const float* b, std::size_t depth, unsigned rows,
+                   const float* from, std::size_t from_stride, float* to, std::size_t to_stride);
 };
 
 /// Best first, scalar last.

@@ -26,15 +26,15 @@ void pack(const gemm_dense_family::Source& source, std::size_t rows, std::size_t
   }
 }
 
-void multiply(const float* a, const float* b, std::size_t depth, unsigned rows, float* c,
-              std::size_t c_stride, bool load) {
+void multiply(const float* a, const float* b, std::size_t depth, unsigned rows, const float* from,
+              std::size_t from_stride, float* to, std::size_t to_stride) {
   for (unsigned r = 0; r < rows; ++r) {
     for (unsigned col = 0; col < kPanelCols; ++col) {
-      float sum = load ? c[r * c_stride + col] : 0.0f;
+      float sum = from != nullptr ? from[r * from_stride + col] : 0.0f;
       for (std::size_t k = 0; k < depth; ++k) {
         sum = std::fma(a[k * rows + r], b[k * kPanelCols + col], sum);
       }
-      c[r * c_stride + col] = sum;
+      to[r * to_stride + col] = sum;
     }
   }
 }

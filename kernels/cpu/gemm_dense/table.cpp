@@ -6,7 +6,7 @@ namespace quell::kernels::gemm_dense_family {
 namespace {
 
 constexpr const Entry* kEntries[] = {
-#if QUELL_X86 && defined(QUELL_HAVE_WIDE)
+#if QUELL_X86
     &avx512::gemm_dense_entry,
     &avx2::gemm_dense_entry,
 #endif

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include <immintrin.h>
+
+#include "kernels/cpu/gemm_dense/contract.hpp"
+#include "kernels/target.hpp"
+
+QUELL_TARGET_BEGIN(QUELL_TARGET_AVX512)
+namespace quell::kernels::avx512 {
+namespace {
+
+// 14 x 2 accumulators, 2 vectors of B and 1 broadcast of A are 31 of 32 registers. Per step of k
+// that is 28 multiplications, two a cycle, beside 16 loads, two a cycle: the multipliers are the
+// limit. Embedded broadcasts ({1to16} memory operands) would need 30 loads for the same and lose.
+constexpr unsigned kTileRows = 14;
+constexpr unsigned kPanelCols = 32;
+// A panel is 32 KB and a tile 14 KB: together they fit a first cache of 48 KB, and C is loaded and
+// stored once per 256 steps.
+constexpr unsigned kDepthBlock = 256;
+// How far ahead of its use a tile of A is asked for: 7 KB to 28 KB, some thousand cycles.
+constexpr std::size_t kTilesAhead = 2;
+
+template <unsigned Rows>
+void tile(const float* a, const float* b, std::size_t depth, const float* from,
+          std::size_t from_stride, float* to, std::size_t to_stride) {
+  __m512 sum[Rows][2];
+  if (from != nullptr) {
+    QUELL_UNROLL
+    for (unsigned r = 0; r < Rows; ++r) {
+      sum[r][0] = _mm512_loadu_ps(from + r * from_stride);
+      sum[r][1] = _mm512_loadu_ps(from + r * from_stride + 16);
+    }
+  } else {
+    QUELL_UNROLL
+    for (unsigned r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+  }
+  // The packed block of A streams in from a far cache while its first panel is multiplied.
+  const std::size_t ahead = kTilesAhead * Rows * depth;
+  for (std::size_t k = 0; k < depth; ++k) {
+    _mm_prefetch(reinterpret_cast<const char*>(a + ahead), _MM_HINT_T1);
+    const __m512 b0 = _mm512_load_ps(b);
+    const __m512 b1 = _mm512_load_ps(b + 16);
+    QUELL_UNROLL
+    for (unsigned r = 0; r < Rows; ++r) {
+      const __m512 a_r = _mm512_set1_ps(a[r]);
+      sum[r][0] = _mm512_fmadd_ps(a_r, b0, sum[r][0]);
+      sum[r][1] = _mm512_fmadd_ps(a_r, b1, sum[r][1]);
+    }
+    a += Rows;
+    b += kPanelCols;
+  }
+  QUELL_UNROLL
+  for (unsigned r = 0; r < Rows; ++r) {
+    _mm512_storeu_ps(to + r * to_stride, sum[r][0]);
+    _mm512_storeu_ps(to + r * to_stride + 16, sum[r][1]);
+  }
+}
+
+using TileFunction = void (*)(const float*, const float*, std::size_t, const float*, std::size_t,
+                              float*, std::size_t);
+constexpr TileFunction kTiles[kTileRows + 1] = {nullptr,  tile<1>,  tile<2>,  tile<3>,  tile<4>,
+                                                tile<5>,  tile<6>,  tile<7>,  tile<8>,  tile<9>,
+                                                tile<10>, tile<11>, tile<12>, tile<13>, tile<14>};
+
+void multiply(const float* a, const float* b, std::size_t depth, unsigned rows, const float* from,
+              std::size_t from_stride, float* to, std::size_t to_stride) {
+  kTiles[rows](a, b, depth, from, from_stride, to, to_stride);
+}
+
+/// Sixteen rows of sixteen become sixteen columns: four rounds of pairwise interleaving, of single
+/// elements, pairs, quarters and halves.
+QUELL_INLINE void transpose(__m512 (&x)[16]) {
+  __m512 t[16];
+  QUELL_UNROLL
+  for (unsigned i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+  }
+  // x[4 q + j] now holds, in each quarter h, elements (4 q .. 4 q + 3, 4 h + j).
+  QUELL_UNROLL
+  for (unsigned i = 0; i < 16; i += 4) {
+    x[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2])));
+    x[i + 1] =
+        _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2])));
+    x[i + 2] = _mm512_castpd_ps(
+        _mm512_unpacklo_pd(_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3])));
+    x[i + 3] = _mm512_castpd_ps(
+        _mm512_unpackhi_pd(_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3])));
+  }
+  QUELL_UNROLL
+  for (unsigned j = 0; j < 4; ++j) {
+    t[j] = _mm512_shuffle_f32x4(x[j], x[j + 4], 0x88);
+    t[j + 4] = _mm512_shuffle_f32x4(x[j], x[j + 4], 0xdd);
+    t[j + 8] = _mm512_shuffle_f32x4(x[j + 8], x[j + 12], 0x88);
+    t[j + 12] = _mm512_shuffle_f32x4(x[j + 8], x[j + 12], 0xdd);
+  }
+  QUELL_UNROLL
+  for (unsigned j = 0; j < 4; ++j) {
+    x[j] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0x88);
+    x[j + 4] = _mm512_shuffle_f32x4(t[j + 4], t[j + 12], 0x88);
+    x[j + 8] = _mm512_shuffle_f32x4(t[j], t[j + 8], 0xdd);
+    x[j + 12] = _mm512_shuffle_f32x4(t[j + 4], t[j + 12], 0xdd);
+  }
+}
+
+QUELL_INLINE __mmask16 first(std::size_t count) {
+  return count >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1);
+}
+
+/// Up to sixteen rows of a row-major source; `width` floats (<= 16) of every step of k are written.
+void pack_rows(const float* src, std::size_t stride, std::size_t rows, std::size_t width,
+               std::size_t dst_width, std::size_t depth, __m512 sign, float* dst) {
+  const __mmask16 written = first(width);
+  for (std::size_t k = 0; k < depth; k += 16) {
+    const std::size_t steps = depth - k < 16 ? depth - k : 16;
+    const __mmask16 read = first(steps);
+    __m512 x[16];
+    QUELL_UNROLL
+    for (unsigned r = 0; r < 16; ++r) {
+      x[r] = r < rows ? _mm512_maskz_loadu_ps(read, src + r * stride + k) : _mm512_setzero_ps();
+    }
+    transpose(x);
+    float* out = dst + k * dst_width;
+    if (steps == 16) {
+      QUELL_UNROLL
+      for (unsigned j = 0; j < 16; ++j) {
+        _mm512_mask_storeu_ps(out + j * dst_width, written, _mm512_xor_ps(x[j], sign));
+      }
+    } else {
+      // Through the unrolled loop as well, so that x stays in registers.
+      QUELL_UNROLL
+      for (unsigned j = 0; j < 16; ++j) {
+        if (j < steps) {
+          _mm512_mask_storeu_ps(out + j * dst_width, written, _mm512_xor_ps(x[j], sign));
+        }
+      }
+    }
+  }
+}
+
+void pack(const gemm_dense_family::Source& source, std::size_t rows, std::size_t width,
+          std::size_t depth, bool negate, float* dst) {
+  const __m512 sign = _mm512_set1_ps(negate ? -0.0f : 0.0f);
+  for (std::size_t r = 0; r < width; r += 16) {
+    const std::size_t part_rows = rows <= r ? 0 : rows - r < 16 ? rows - r : 16;
+    const std::size_t part_width = width - r < 16 ? width - r : 16;
+    if (!source.transposed) {
+      pack_rows(source.data + r * source.stride, source.stride, part_rows, part_width, width, depth,
+                sign, dst + r);
+      continue;
+    }
+    const __mmask16 read = first(part_rows), written = first(part_width);
+    for (std::size_t k = 0; k < depth; ++k) {
+      const __m512 x = _mm512_maskz_loadu_ps(read, source.data + k * source.stride + r);
+      _mm512_mask_storeu_ps(dst + k * width + r, written, _mm512_xor_ps(x, sign));
+    }
+  }
+}
+
+}  // namespace
+
+extern const gemm_dense_family::Entry gemm_dense_entry = {Isa::avx512, kTileRows, kPanelCols,
+                                                          kDepthBlock, pack,      multiply};
+
+}  // namespace quell::kernels::avx512
+QUELL_TARGET_END
