@@ -77,6 +77,11 @@ constexpr std::uint32_t select(bool when, std::uint32_t yes, std::uint32_t no) n
   return (yes & mask) | (no & ~mask);
 }
 
+// a < b for values below 2^31: baseline vector units compare signed integers only.
+constexpr bool below(std::uint32_t a, std::uint32_t b) noexcept {
+  return static_cast<std::int32_t>(a) < static_cast<std::int32_t>(b);
+}
+
 // 2^exponent for -126 <= exponent <= 127.
 constexpr float power_of_two(int exponent) noexcept {
   return std::bit_cast<float>(static_cast<std::uint32_t>(exponent + 127) << 23);
@@ -91,7 +96,7 @@ constexpr std::uint32_t decode_magnitude(std::uint32_t magnitude) noexcept {
       (magnitude << (23 - Fraction)) + (static_cast<std::uint32_t>(127 - Bias) << 23);
   const float step = power_of_two(1 - Bias - Fraction);
   const float subnormal = static_cast<float>(static_cast<std::int32_t>(magnitude)) * step;
-  return select(magnitude < (1u << Fraction), std::bit_cast<std::uint32_t>(subnormal), normal);
+  return select(below(magnitude, 1u << Fraction), std::bit_cast<std::uint32_t>(subnormal), normal);
 }
 
 // Encodes |value|, given as the bits of a float that is not NaN, to the bits below the sign, ties
@@ -110,7 +115,7 @@ constexpr std::uint32_t encode_magnitude(std::uint32_t bits) noexcept {
       std::bit_cast<std::uint32_t>(std::bit_cast<float>(bits) + kAligner) -
       std::bit_cast<std::uint32_t>(kAligner);
   constexpr std::uint32_t kSmallestNormal = static_cast<std::uint32_t>(128 - Bias) << 23;
-  return select(bits < kSmallestNormal, subnormal, normal);
+  return select(below(bits, kSmallestNormal), subnormal, normal);
 }
 
 inline constexpr std::uint32_t kFloatInfinity = 0x7F80'0000u;
@@ -124,7 +129,7 @@ constexpr float decode_fnuz(std::uint8_t value) noexcept {
 }
 
 constexpr std::uint32_t least(std::uint32_t a, std::uint32_t b) noexcept {
-  return select(a < b, a, b);
+  return select(below(a, b), a, b);
 }
 
 }  // namespace detail
@@ -134,7 +139,8 @@ constexpr float f16_to_float(std::uint16_t value) noexcept {
   const std::uint32_t finite = detail::decode_magnitude<10, 15>(magnitude);
   const std::uint32_t special = detail::kFloatInfinity | (magnitude << 13);
   const std::uint32_t sign = (value & 0x8000u) << 16;
-  return std::bit_cast<float>(detail::select(magnitude >= 0x7C00u, special, finite) | sign);
+  return std::bit_cast<float>(detail::select(detail::below(0x7BFFu, magnitude), special, finite) |
+                              sign);
 }
 
 constexpr float bf16_to_float(std::uint16_t value) noexcept {
@@ -190,14 +196,15 @@ constexpr std::uint16_t float_to_f16(float value) noexcept {
   const std::uint32_t magnitude = bits & 0x7FFF'FFFFu;
   const std::uint32_t rounded = detail::least(detail::encode_magnitude<10, 15>(magnitude), 0x7C00u);
   const std::uint32_t nan = 0x7E00u | ((magnitude >> 13) & 0x3FFu);
-  const std::uint32_t result = detail::select(magnitude > detail::kFloatInfinity, nan, rounded);
+  const std::uint32_t result =
+      detail::select(detail::below(detail::kFloatInfinity, magnitude), nan, rounded);
   return static_cast<std::uint16_t>(result | ((bits >> 16) & 0x8000u));
 }
 
 constexpr std::uint16_t float_to_bf16(float value) noexcept {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  const bool is_nan = (bits & 0x7FFF'FFFFu) > detail::kFloatInfinity;
+  const bool is_nan = detail::below(detail::kFloatInfinity, bits & 0x7FFF'FFFFu);
   return static_cast<std::uint16_t>(detail::select(is_nan, (bits >> 16) | 0x40u, rounded));
 }
 
@@ -205,7 +212,8 @@ constexpr std::uint8_t float_to_f8_e4m3(float value) noexcept {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t magnitude = bits & 0x7FFF'FFFFu;
   const std::uint32_t rounded = detail::least(detail::encode_magnitude<3, 7>(magnitude), 0x7Eu);
-  const std::uint32_t result = detail::select(magnitude > detail::kFloatInfinity, 0x7Fu, rounded);
+  const std::uint32_t result =
+      detail::select(detail::below(detail::kFloatInfinity, magnitude), 0x7Fu, rounded);
   return static_cast<std::uint8_t>(result | ((bits >> 24) & 0x80u));
 }
 
@@ -214,7 +222,8 @@ constexpr std::uint8_t float_to_f8_e5m2(float value) noexcept {
   const std::uint32_t magnitude = bits & 0x7FFF'FFFFu;
   const std::uint32_t rounded = detail::least(detail::encode_magnitude<2, 15>(magnitude), 0x7Cu);
   const std::uint32_t nan = 0x7Eu | ((magnitude >> 21) & 0x3u);
-  const std::uint32_t result = detail::select(magnitude > detail::kFloatInfinity, nan, rounded);
+  const std::uint32_t result =
+      detail::select(detail::below(detail::kFloatInfinity, magnitude), nan, rounded);
   return static_cast<std::uint8_t>(result | ((bits >> 24) & 0x80u));
 }
 
