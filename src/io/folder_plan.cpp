@@ -114,7 +114,8 @@ Result<std::uint32_t> fill_shards(std::vector<TensorPlan>& tensors, std::uint64_
     }
     // Both are at most 2^48 - 1 or the limit, so the sum cannot wrap unless the limit is absurd.
     const auto sum = checked_add(filled, module_bytes[i]);
-    if (filled > 0 && (!sum || *sum > limit || *sum > limits::kLargestInteger)) {
+    if (filled > 0 && module_bytes[i] > 0 &&
+        (!sum || *sum > limit || *sum > limits::kLargestInteger)) {
       ++shard;
       filled = 0;
     }
