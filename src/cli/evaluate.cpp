@@ -42,7 +42,8 @@ class Evaluate final : public Command {
     close_progress_line();
     if (limits.json) {
       io::Json json = begin_json("eval");
-      for (const auto& [name, value] : evaluation.to_json().members()) json.set(name, value);
+      const io::Json results = evaluation.to_json();
+      for (const auto& [name, value] : results.members()) json.set(name, value);
       print_json(std::move(json));
     } else {
       print_evaluation(evaluation, data_.length);
