@@ -94,6 +94,7 @@ TEST(Readme, ShellBlocksAreRun) {
     if (file.extension() != ".sh" && path != ".ci/run" && path != ".github/workflows/ci.yml")
       continue;
     for (std::string line : flush(lines_of(read(file)))) {
+      if (line.starts_with("- ")) line = line.substr(2);
       if (line.starts_with("run: ")) line = line.substr(5);
       scripts.push_back(line);
     }
