@@ -15,9 +15,10 @@
 #else
 // The warning is switched off because GCC 12's own intrinsics leave the result of an unmasked
 // operation undefined on purpose, and it reports them.
-#define QUELL_TARGET_BEGIN(features)                                    \
-  _Pragma("GCC push_options") QUELL_DETAIL_PRAGMA(GCC target(features)) \
-      _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+#define QUELL_TARGET_BEGIN(features)                                                             \
+  _Pragma("GCC push_options") QUELL_DETAIL_PRAGMA(GCC target(features))                          \
+      _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") \
+          _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")
 #define QUELL_TARGET_END _Pragma("GCC diagnostic pop") _Pragma("GCC pop_options")
 #endif
 

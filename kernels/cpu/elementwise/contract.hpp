@@ -29,29 +29,29 @@
 
 namespace quell::kernels::elementwise {
 
-inline constexpr unsigned kLanes = 16;
+constexpr unsigned kLanes = 16;
 
-inline constexpr float kExpLow = -104.0f;  // exp(-104) < 2^-150, half the smallest subnormal
-inline constexpr float kExpHigh = 89.0f;   // exp(89) > the largest float
-inline constexpr float kLog2E = 0x1.715476p+0f;
-inline constexpr float kLn2High = 0x1.62e43p-1f;
-inline constexpr float kLn2Low = -0x1.05c61p-29f;  // ln 2 - kLn2High
+constexpr float kExpLow = -104.0f;  // exp(-104) < 2^-150, half the smallest subnormal
+constexpr float kExpHigh = 89.0f;   // exp(89) > the largest float
+constexpr float kLog2E = 0x1.715476p+0f;
+constexpr float kLn2High = 0x1.62e43p-1f;
+constexpr float kLn2Low = -0x1.05c61p-29f;  // ln 2 - kLn2High
 // Adding 1.5 * 2^23 leaves the nearest integer (ties to even) in the low mantissa bits.
-inline constexpr float kRounder = 12582912.0f;
-inline constexpr float kExpQ[5] = {0x1.fffffcp-2f, 0x1.555490p-3f, 0x1.5558f4p-5f, 0x1.123a6ap-7f,
-                                   0x1.6a2356p-10f};
+constexpr float kRounder = 12582912.0f;
+constexpr float kExpQ[5] = {0x1.fffffcp-2f, 0x1.555490p-3f, 0x1.5558f4p-5f, 0x1.123a6ap-7f,
+                            0x1.6a2356p-10f};
 
-inline constexpr float kGeluLimit = 20.0f;  // exp(-200) is 0 in float
-inline constexpr float kGeluH[10] = {
-    0x1.f1b89cp-4f, -0x1.a6b66ep-3f,  0x1.f8baf4p-4f,   -0x1.7a934ap-5f, 0x1.91c5acp-8f,
-    0x1.7c5da6p-9f, -0x1.0091e4p-10f, -0x1.5da84ep-12f, 0x1.cf52d4p-14f, 0x1.957a24p-15f};
-inline constexpr float kTanhSplit = 0.625f;
-inline constexpr float kTanhP[5] = {-0x1.555530p-2f, 0x1.11068ep-3f, -0x1.b8265cp-5f,
-                                    0x1.518b16p-6f, -0x1.72fc4cp-8f};
+constexpr float kGeluLimit = 20.0f;  // exp(-200) is 0 in float
+constexpr float kGeluH[10] = {0x1.f1b89cp-4f,  -0x1.a6b66ep-3f, 0x1.f8baf4p-4f,   -0x1.7a934ap-5f,
+                              0x1.91c5acp-8f,  0x1.7c5da6p-9f,  -0x1.0091e4p-10f, -0x1.5da84ep-12f,
+                              0x1.cf52d4p-14f, 0x1.957a24p-15f};
+constexpr float kTanhSplit = 0.625f;
+constexpr float kTanhP[5] = {-0x1.555530p-2f, 0x1.11068ep-3f, -0x1.b8265cp-5f, 0x1.518b16p-6f,
+                             -0x1.72fc4cp-8f};
 // gelu_tanh(x) = x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)) = x sigmoid(x (c0 + c1 x^2)).
-inline constexpr float kGeluTanh0 = 1.5957691216057308f;
-inline constexpr float kGeluTanh1 = 0.07135481627260025f;
-inline constexpr float kQuickGelu = 1.702f;
+constexpr float kGeluTanh0 = 1.5957691216057308f;
+constexpr float kGeluTanh1 = 0.07135481627260025f;
+constexpr float kQuickGelu = 1.702f;
 
 /// x[i] = f(x[i]), times up[i] unless `up` is null.
 using ActivateFunction = void (*)(float* x, const float* up, std::size_t n);

@@ -6,7 +6,7 @@ namespace quell::kernels::elementwise {
 namespace {
 
 constexpr const Entry* kEntries[] = {
-#if QUELL_X86 && defined(QUELL_HAVE_WIDE)
+#if QUELL_X86
     &avx512::elementwise_entry,
     &avx2::elementwise_entry,
 #endif

@@ -26,8 +26,8 @@
 namespace quell::kernels::gemm_dense_family {
 
 // Bounds over all entries: the driver keeps one tile of this size on its stack for ragged edges.
-inline constexpr unsigned kMaxTileRows = 16;
-inline constexpr unsigned kMaxPanelCols = 32;
+constexpr unsigned kMaxTileRows = 16;
+constexpr unsigned kMaxPanelCols = 32;
 
 /// Where the rows of an operand lie. Element (r, k) is at data[r * stride + k], or, transposed, at
 /// data[k * stride + r].

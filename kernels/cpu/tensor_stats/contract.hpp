@@ -18,11 +18,11 @@
 
 namespace quell::kernels::tensor_stats {
 
-inline constexpr std::size_t kChunk = 4096;
-inline constexpr unsigned kLanes = 16;
+constexpr std::size_t kChunk = 4096;
+constexpr unsigned kLanes = 16;
 // Columns of one block: their accumulators (5 doubles and 3 words each) take 6.5 KB of the first
 // cache.
-inline constexpr std::size_t kColumnBlock = 128;
+constexpr std::size_t kColumnBlock = 128;
 
 struct ChunkSums {
   std::uint64_t count = 0;  // finite values

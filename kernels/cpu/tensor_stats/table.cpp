@@ -6,7 +6,7 @@ namespace quell::kernels::tensor_stats {
 namespace {
 
 constexpr const Entry* kEntries[] = {
-#if QUELL_X86 && defined(QUELL_HAVE_WIDE)
+#if QUELL_X86
     &avx512::tensor_stats_entry,
     &avx2::tensor_stats_entry,
 #endif

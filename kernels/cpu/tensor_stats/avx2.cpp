@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Sixteen lanes are four registers of four doubles for each of five sums: more than the sixteen
+// registers there are, so a chunk is walked twice, once for each half of the lanes. The second walk
+// finds the chunk in the first cache. Values that are not finite become +0 and add +0, which leaves
+// a sum that starts at +0 as it is.
+
+#include <immintrin.h>
+
+#include "kernels/cpu/tensor_stats/contract.hpp"
+#include "kernels/target.hpp"
+
+QUELL_TARGET_BEGIN(QUELL_TARGET_AVX2)
+namespace quell::kernels::avx2 {
+namespace {
+
+namespace family = tensor_stats;
+
+QUELL_INLINE __m256i lanes_from(std::size_t i, std::size_t n) {
+  const std::size_t left = i < n ? n - i : 0;
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(left < 8 ? static_cast<int>(left) : 8), lane);
+}
+QUELL_INLINE __m256 magnitude_of(__m256 x) {
+  return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+}
+QUELL_INLINE __m256 finite(__m256 magnitude) {
+  return _mm256_cmp_ps(magnitude, _mm256_set1_ps(__builtin_inff()), _CMP_LT_OQ);
+}
+
+/// The five sums of four lanes.
+struct Sums {
+  __m256d sum, sum2, sum3, sum4, sum_abs;
+};
+
+QUELL_INLINE void accumulate(Sums& s, __m256d d) {
+  const __m256d q = _mm256_mul_pd(d, d);
+  s.sum = _mm256_add_pd(s.sum, d);
+  s.sum2 = _mm256_add_pd(s.sum2, q);
+  s.sum3 = _mm256_add_pd(s.sum3, _mm256_mul_pd(q, d));
+  s.sum4 = _mm256_add_pd(s.sum4, _mm256_mul_pd(q, q));
+  s.sum_abs = _mm256_add_pd(s.sum_abs, _mm256_andnot_pd(_mm256_set1_pd(-0.0), d));
+}
+QUELL_INLINE __m256d low_half(__m256 x) {
+  return _mm256_cvtps_pd(_mm256_castps256_ps128(x));
+}
+QUELL_INLINE __m256d high_half(__m256 x) {
+  return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
+}
+
+/// Lanes `first` to `first` + 7 of the chunk.
+struct HalfChunk {
+  Sums low, high;
+  __m256 top;
+  unsigned count;
+};
+QUELL_INLINE HalfChunk half_chunk(const float* x, std::size_t first, std::size_t n) {
+  const __m256d zero = _mm256_setzero_pd();
+  HalfChunk half = {
+      {zero, zero, zero, zero, zero}, {zero, zero, zero, zero, zero}, _mm256_set1_ps(-1.0f), 0};
+  for (std::size_t i = first; i < n; i += 16) {
+    const bool whole = i + 8 <= n;
+    const __m256i lanes = lanes_from(i, n);
+    const __m256 value = whole ? _mm256_loadu_ps(x + i) : _mm256_maskload_ps(x + i, lanes);
+    const __m256 magnitude = magnitude_of(value);
+    const __m256 good = _mm256_and_ps(finite(magnitude), _mm256_castsi256_ps(lanes));
+    half.count +=
+        static_cast<unsigned>(__builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(good))));
+    half.top = _mm256_max_ps(_mm256_blendv_ps(_mm256_set1_ps(-1.0f), magnitude, good), half.top);
+    const __m256 kept = _mm256_and_ps(good, value);
+    accumulate(half.low, low_half(kept));
+    accumulate(half.high, high_half(kept));
+  }
+  return half;
+}
+
+/// The tree of the contract over lanes 0-3, 4-7, 8-11 and 12-15.
+QUELL_INLINE double fold(__m256d a, __m256d b, __m256d c, __m256d d) {
+  const __m256d four = _mm256_add_pd(_mm256_add_pd(a, c), _mm256_add_pd(b, d));
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
+void chunk(const float* x, std::size_t n, family::ChunkSums* out) {
+  const HalfChunk first = half_chunk(x, 0, n), second = half_chunk(x, 8, n);
+  out->count = first.count + second.count;
+  out->sum = fold(first.low.sum, first.high.sum, second.low.sum, second.high.sum);
+  out->sum2 = fold(first.low.sum2, first.high.sum2, second.low.sum2, second.high.sum2);
+  out->sum3 = fold(first.low.sum3, first.high.sum3, second.low.sum3, second.high.sum3);
+  out->sum4 = fold(first.low.sum4, first.high.sum4, second.low.sum4, second.high.sum4);
+  out->sum_abs =
+      fold(first.low.sum_abs, first.high.sum_abs, second.low.sum_abs, second.high.sum_abs);
+  float lane[8];
+  _mm256_storeu_ps(lane, _mm256_max_ps(first.top, second.top));
+  out->max_abs = -1.0f;
+  for (const float value : lane) {
+    if (value > out->max_abs) out->max_abs = value;
+  }
+}
+
+std::size_t find(const float* x, std::size_t n, float magnitude) {
+  for (std::size_t i = 0; i < n; i += 8) {
+    const __m256i lanes = lanes_from(i, n);
+    const __m256 value = magnitude_of(_mm256_maskload_ps(x + i, lanes));
+    const __m256 equal = _mm256_and_ps(_mm256_cmp_ps(value, _mm256_set1_ps(magnitude), _CMP_EQ_OQ),
+                                       _mm256_castsi256_ps(lanes));
+    const unsigned bits = static_cast<unsigned>(_mm256_movemask_ps(equal));
+    if (bits != 0) return i + static_cast<unsigned>(__builtin_ctz(bits));
+  }
+  return n;
+}
+
+QUELL_INLINE Sums load_sums(const family::ColumnSums* sums, std::size_t c) {
+  return {_mm256_loadu_pd(sums->sum + c), _mm256_loadu_pd(sums->sum2 + c),
+          _mm256_loadu_pd(sums->sum3 + c), _mm256_loadu_pd(sums->sum4 + c),
+          _mm256_loadu_pd(sums->sum_abs + c)};
+}
+QUELL_INLINE void store_sums(family::ColumnSums* sums, std::size_t c, const Sums& s) {
+  _mm256_storeu_pd(sums->sum + c, s.sum);
+  _mm256_storeu_pd(sums->sum2 + c, s.sum2);
+  _mm256_storeu_pd(sums->sum3 + c, s.sum3);
+  _mm256_storeu_pd(sums->sum4 + c, s.sum4);
+  _mm256_storeu_pd(sums->sum_abs + c, s.sum_abs);
+}
+
+// Eight columns at a time stay in registers over all rows of the call. A block has room for whole
+// groups, so absent columns have accumulators as well; nobody reads them.
+void columns(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
+             std::uint32_t first_row, family::ColumnSums* sums) {
+  for (std::size_t c = 0; c < cols; c += 8) {
+    const __m256i lanes = lanes_from(c, cols);
+    Sums low = load_sums(sums, c), high = load_sums(sums, c + 4);
+    __m256i count = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums->count + c));
+    __m256 top = _mm256_loadu_ps(sums->max_abs + c);
+    __m256i argmax = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums->argmax + c));
+    for (std::size_t r = 0; r < rows; ++r) {
+      const __m256 value = _mm256_maskload_ps(x + r * stride + c, lanes);
+      const __m256 magnitude = magnitude_of(value);
+      const __m256 good = _mm256_and_ps(finite(magnitude), _mm256_castsi256_ps(lanes));
+      count = _mm256_sub_epi32(count, _mm256_castps_si256(good));  // a true lane is -1
+      const __m256 larger = _mm256_and_ps(good, _mm256_cmp_ps(magnitude, top, _CMP_GT_OQ));
+      top = _mm256_blendv_ps(top, magnitude, larger);
+      argmax = _mm256_blendv_epi8(
+          argmax, _mm256_set1_epi32(static_cast<int>(first_row + static_cast<unsigned>(r))),
+          _mm256_castps_si256(larger));
+      const __m256 kept = _mm256_and_ps(good, value);
+      accumulate(low, low_half(kept));
+      accumulate(high, high_half(kept));
+    }
+    store_sums(sums, c, low);
+    store_sums(sums, c + 4, high);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums->count + c), count);
+    _mm256_storeu_ps(sums->max_abs + c, top);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums->argmax + c), argmax);
+  }
+}
+
+}  // namespace
+
+extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx2, chunk, find, columns};
+
+}  // namespace quell::kernels::avx2
+QUELL_TARGET_END
