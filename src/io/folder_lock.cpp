@@ -127,16 +127,17 @@ Result<FolderLock> FolderLock::take(int folder, const std::string& shown) {
                   "if that run is over, remove " + printable(name, kPathLength) +
                       " and run the same command again");
     }
+    // From here on the file is ours: if writing fails, it is removed again.
+    FolderLock taken;
+    taken.file_ = std::move(file);
+    taken.folder_ = folder;
     Json json;
     json.set("pid", static_cast<std::int64_t>(::getpid()));
     json.set("host", host_name());
     json.set("started", now_utc());
     const std::string text = json.dump() + "\n";
-    if (::ftruncate(file.get(), 0) != 0) return system_error(name, "emptying it", errno);
-    QUELL_TRY(file.write_at(0, std::as_bytes(std::span(text))));
-    FolderLock taken;
-    taken.file_ = std::move(file);
-    taken.folder_ = folder;
+    if (::ftruncate(taken.file_.get(), 0) != 0) return system_error(name, "emptying it", errno);
+    QUELL_TRY(taken.file_.write_at(0, std::as_bytes(std::span(text))));
     return taken;
   }
   return busy(shown, "other processes in turns", "choose another output");
