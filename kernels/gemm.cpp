@@ -3,16 +3,18 @@
 // The driver of gemm_dense: cuts C in blocks, packs what is not packed, hands blocks to the host's
 // threads, and deals with ragged edges and the triangle so that entries see only whole panels.
 //
-//   for each span of K that keeps the packed A in 32 MB          (a whole layer's K as a rule)
-//     pack A of all rows into the shared scratch                 (parallel over tiles)
-//     for each block of C, about 512 x 128                       (parallel, dynamic)
-//       for each depth_block of K                                C block and A block stay in L2
-//         for each panel of the block                            B panel packed here, stays in L1
-//           for each tile of the block                           accumulators stay in registers
+//   for each span of K whose packed operands fit 64 MB         (a whole layer's K as a rule)
+//     pack A, and B if it has several rows of blocks to serve  (parallel, into the shared scratch)
+//     for each block of C, at most 518 x 128                   (parallel, dynamic)
+//       for each depth_block of K                              A block and partial C stay in L2
+//         for each panel of the block                          B panel stays in L1
+//           for each tile of the block                         accumulators stay in registers
 //
-// B is packed by the task that multiplies it: with 512 rows a panel is used 37 times, so packing it
-// again for the next 512 rows costs about 3 % and saves the round trip of a packed copy through
-// memory, 64 MB for a 4096 x 4096 weight.
+// Between blocks of K the partial C lies in scratch, tile after tile: C itself, with rows 16 KB
+// apart, would fall into a few sets of each cache and a page per row. A product of one depth_block
+// (the trailing updates of the solvers) walks tiles outside and panels inside instead, so that C is
+// visited row by row. Where one row of blocks is all there is (M <= 518), each task packs its own
+// part of B.
 //
 // None of these numbers shows in the result: an accumulator is stored between blocks of K and
 // loaded again unchanged.
@@ -23,12 +25,9 @@
 #include <cstring>
 #include <string>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "kernels/cpu/gemm_dense/contract.hpp"
 #include "kernels/dispatch.hpp"
+#include "kernels/pages.hpp"
 
 namespace quell::kernels {
 
@@ -43,15 +42,22 @@ struct PackedWeights::State {
 
 namespace {
 
-// 518 = 37 tiles of 14 rows: with a depth of 256 the packed block of A takes 530 KB and the block
-// of C 265 KB of a second-level cache of 1 MB or more, and 512 tokens are one block.
+// 518 = 37 tiles of 14 rows: at a depth of 256 the packed block of A takes 530 KB and the partial C
+// 265 KB of a second cache of 1 MB or more, and 512 tokens are one block.
 constexpr std::size_t kBlockRows = 518;
 constexpr std::size_t kBlockCols = 128;
-// Bytes of packed A at a time: K is cut so that tall operands (a symmetric product of 14336
-// columns) do not need a copy of themselves.
-constexpr std::size_t kPackedBytes = std::size_t{32} << 20;
+// A product of one depth_block holds no partial C, so its blocks may be wider: rows of 1 KB.
+constexpr std::size_t kShallowBlockCols = 256;
+// Packed operands at a time: K is cut so that tall ones (a symmetric product of 14336 columns) do
+// not need a copy of themselves.
+constexpr std::size_t kPackedBytes = std::size_t{64} << 20;
 // Below this many multiplications handing out work costs more than it saves (about 10 us).
 constexpr std::size_t kSerialWork = std::size_t{1} << 18;
+// Packing a transposed operand visits a page for every k: 64 of them, then the next tiles of the
+// same 64, stay within a first-level TLB.
+constexpr std::size_t kPackDepth = 64;
+// How far ahead packed weights are asked for that are used once: 8 KB, about a microsecond.
+constexpr std::size_t kStreamAhead = 8192;
 
 constexpr std::size_t ceil_div(std::size_t a, std::size_t b) {
   return (a + b - 1) / b;
@@ -63,28 +69,38 @@ family::Source source_of(const DenseOperand& operand, std::size_t row, std::size
   return {operand.matrix.data() + at, stride, operand.transposed};
 }
 
-/// What one product needs to know, with B either an operand to pack or packed panels.
+/// One product, and how it is cut.
 struct Job {
   const family::Entry* entry;
   DenseOperand a;
   DenseOperand b;
-  const float* packed_b;  // null: pack b
+  const float* packed_b;  // [panel][packed_depth][panel_cols], or null: tasks pack b
   MatrixView<float> c;
   std::size_t m, n, k;
   bool load, negate, lower;
 
   // Set by choose_blocks.
+  std::size_t tile = 0;                        // rows of a tile
   std::size_t block_rows = 0, block_cols = 0;  // multiples of a tile and a panel
   std::size_t span = 0;                        // K packed at a time
   std::size_t depth_block = 0;                 // K multiplied at a time
+  bool share_b = false;                        // B is packed into the shared scratch
+
+  std::size_t panel() const { return entry->panel_cols; }
+  std::size_t panels() const { return ceil_div(n, panel()); }
+  bool holds_partial() const { return depth_block < span; }
+  std::size_t packed_depth() const { return share_b ? span : k; }
 };
 
 void choose_blocks(Job& job, unsigned width) {
-  const family::Entry& entry = *job.entry;
-  const std::size_t tile = entry.tile_rows, panel = entry.panel_cols;
+  // Tiles of equal height: 32 rows are three tiles of 11, since 14 + 14 + 4 would end in a tile
+  // with too few accumulators to keep the multipliers busy.
+  const std::size_t panel = job.panel(), tile_rows = job.entry->tile_rows;
+  job.tile = ceil_div(job.m, ceil_div(job.m, tile_rows));
+  const std::size_t tile = job.tile;
   const std::size_t row_blocks = ceil_div(job.m, kBlockRows);
   job.block_rows = ceil_div(ceil_div(job.m, row_blocks), tile) * tile;
-  job.block_cols = kBlockCols;
+  job.block_cols = job.k > job.entry->depth_block ? kBlockCols : kShallowBlockCols;
   // Four tasks a thread even out unequal blocks and unequal cores.
   const std::size_t wanted = 4 * static_cast<std::size_t>(width);
   const auto tasks = [&] {
@@ -96,100 +112,203 @@ void choose_blocks(Job& job, unsigned width) {
     job.block_rows = ceil_div(job.block_rows / 2, tile) * tile;
   }
   job.block_cols = std::max(job.block_cols, panel);
-  const std::size_t depth = entry.depth_block;
-  job.span = std::max<std::size_t>(
-      kPackedBytes / sizeof(float) / std::max<std::size_t>(job.m, 1) / depth * depth, 2 * depth);
+  job.share_b = job.packed_b == nullptr && job.block_rows < job.m;
+
+  const std::size_t depth = job.entry->depth_block;
+  const std::size_t rows = job.m + (job.share_b ? job.panels() * panel : 0);
+  job.span = std::max(kPackedBytes / sizeof(float) / rows / depth * depth, 2 * depth);
   job.span = std::min(job.span, job.k);
   // With one tile of rows and packed weights nothing is used twice: a panel streams from end to
   // end.
-  job.depth_block = job.packed_b != nullptr && job.m <= tile ? job.span : depth;
+  const bool streams = job.packed_b != nullptr && job.m == tile;
+  job.depth_block = streams ? job.span : depth;
+}
+
+/// Packs rows [first, last) of an operand, groups of `width` rows (a tile or a panel) after each
+/// other; group g begins at dst + (g - first) * pitch. With `whole`, a ragged last group has
+/// `width` columns too.
+void pack_groups(const Job& job, const DenseOperand& operand, std::size_t first, std::size_t last,
+                 std::size_t k, std::size_t depth, std::size_t width, bool whole, bool negate,
+                 std::size_t pitch, float* dst) {
+  const std::size_t total = operand.rows();
+  const std::size_t step = operand.transposed ? kPackDepth : depth;
+  for (std::size_t done = 0; done < depth; done += step) {
+    const std::size_t part = std::min(step, depth - done);
+    for (std::size_t g = first; g < last; ++g) {
+      const std::size_t rows = std::min(width, total - g * width);
+      const std::size_t packed_width = whole ? width : rows;
+      job.entry->pack(source_of(operand, g * width, k + done), rows, packed_width, part, negate,
+                      dst + (g - first) * pitch + done * packed_width);
+    }
+  }
 }
 
 /// How many of a tile's columns, from `col` on, C has in `row`: fewer than a panel at the right
 /// edge and where a triangle ends.
 std::size_t columns_of(const Job& job, std::size_t row, std::size_t col) {
   const std::size_t end = job.lower ? std::min(job.n, row + 1) : job.n;
-  return end > col ? std::min<std::size_t>(end - col, job.entry->panel_cols) : 0;
+  return end > col ? std::min(end - col, job.panel()) : 0;
 }
 
-/// One tile of C that it does not have whole: through a copy, so that nothing outside is touched.
-/// `from` and `to` are null where the products start or end in C itself.
-void multiply_edge(const Job& job, const float* a, const float* b, std::size_t depth,
-                   std::size_t row, std::size_t rows, std::size_t col, bool load, const float* from,
-                   float* to) {
+/// The tile of C at (row, col). Where C does not have it whole, products go through a copy, so that
+/// nothing outside is touched. `held` is the tile's place among the partial results; products start
+/// in C (or at zero) and end in C where it is null.
+void multiply_tile(const Job& job, family::TileProduct& product, std::size_t row, std::size_t col,
+                   bool load, float* held_from, float* held_to) {
+  const std::size_t width = job.panel(), stride = job.c.stride();
+  const std::size_t rows = product.rows;
+  float* const c = job.c.data() + row * stride + col;
+  const bool whole = columns_of(job, row, col) == width;
+  product.from = held_from;
+  product.from_stride = product.to_stride = width;
+  product.to = held_to;
   alignas(64) float copy[family::kMaxTileRows * family::kMaxPanelCols];
-  const std::size_t width = job.entry->panel_cols;
-  const auto c = [&](std::size_t r) { return job.c.data() + (row + r) * job.c.stride() + col; };
-  if (from == nullptr && load) {
-    std::memset(copy, 0, rows * width * sizeof(float));
+  if (held_from == nullptr && load) {
+    product.from = whole ? c : copy;
+    product.from_stride = whole ? stride : width;
+    if (!whole) {
+      std::memset(copy, 0, rows * width * sizeof(float));
+      for (std::size_t r = 0; r < rows; ++r) {
+        const std::size_t count = columns_of(job, row + r, col);
+        if (count != 0) std::memcpy(copy + r * width, c + r * stride, count * sizeof(float));
+      }
+    }
+  }
+  if (held_to == nullptr) {
+    product.to = whole ? c : copy;
+    product.to_stride = whole ? stride : width;
+  }
+  job.entry->multiply(product);
+  if (held_to == nullptr && !whole) {
     for (std::size_t r = 0; r < rows; ++r) {
       const std::size_t count = columns_of(job, row + r, col);
-      if (count != 0) std::memcpy(copy + r * width, c(r), count * sizeof(float));
+      if (count != 0) std::memcpy(c + r * stride, copy + r * width, count * sizeof(float));
     }
-    from = copy;
-  }
-  job.entry->multiply(a, b, depth, static_cast<unsigned>(rows), from, width,
-                      to != nullptr ? to : copy, width);
-  for (std::size_t r = 0; to == nullptr && r < rows; ++r) {
-    const std::size_t count = columns_of(job, row + r, col);
-    if (count != 0) std::memcpy(c(r), copy + r * width, count * sizeof(float));
   }
 }
 
-/// Floats of scratch that one task needs: a packed panel, and the block of C between blocks of K.
-std::size_t panel_floats(const Job& job) {
-  return job.packed_b != nullptr
-             ? 0
-             : job.entry->panel_cols * std::min<std::size_t>(job.entry->depth_block, job.span);
-}
-std::size_t block_floats(const Job& job) {
-  return job.depth_block < job.span ? job.block_rows * job.block_cols : 0;
+/// Asks for a part of the rows of B that the next panel will be packed from, `part` of `parts`.
+void prefetch_source(const Job& job, std::size_t col, std::size_t k, std::size_t depth,
+                     std::size_t part, std::size_t parts) {
+  if (col >= job.n) return;
+  const family::Source source = source_of(job.b, col, k);
+  const std::size_t cols = std::min(job.panel(), job.n - col);
+  const std::size_t lines = source.transposed ? depth : cols;
+  const std::size_t length = source.transposed ? cols : depth;
+  for (std::size_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
+    for (std::size_t i = 0; i < length; i += 16) {
+      __builtin_prefetch(source.data + line * source.stride + i, 0, 2);
+    }
+  }
 }
 
 /// One block of C over K in [k0, k0 + span). `packed_a` holds all rows,
 /// [span / depth_block][tile][depth_block][rows of tile].
-void multiply_block(const Job& job, const float* packed_a, std::size_t k0, std::size_t span,
-                    std::size_t block_row, std::size_t block_col, float* scratch) {
-  const family::Entry& entry = *job.entry;
-  const std::size_t tile = entry.tile_rows, panel = entry.panel_cols;
-  const std::size_t row_end = std::min(job.m, block_row + job.block_rows);
-  const std::size_t col_end = std::min(job.n, block_col + job.block_cols);
-  float* const packed_panel = scratch;
-  float* const partial = scratch + panel_floats(job);  // [panel][tile][tile_rows][panel_cols]
-  for (std::size_t k = 0; k < span; k += job.depth_block) {
-    const std::size_t depth = std::min(job.depth_block, span - k);
-    const bool starts = k == 0, ends = k + depth == span;
-    const bool load = job.load || k0 > 0;
-    for (std::size_t col = block_col; col < col_end; col += panel) {
-      // Rows above the triangle have nothing in this panel.
-      std::size_t first_row = block_row;
-      if (job.lower && col > block_row) first_row += (col - block_row) / tile * tile;
-      if (first_row >= row_end) continue;
-      const std::size_t cols = std::min(panel, job.n - col);
-      const float* b = packed_panel;
-      if (job.packed_b != nullptr) {
-        b = job.packed_b + (col / panel * job.k + k0 + k) * panel;
-      } else {
-        entry.pack(source_of(job.b, col, k0 + k), cols, panel, depth, false, packed_panel);
-      }
-      for (std::size_t row = first_row; row < row_end; row += tile) {
-        const std::size_t rows = std::min(tile, job.m - row);
-        const float* a = packed_a + k * job.m + row * depth;
-        float* held = partial + (col - block_col) * job.block_rows + (row - block_row) * panel;
-        if (cols < panel || (job.lower && col + panel > row + 1)) {
-          multiply_edge(job, a, b, depth, row, rows, col, load, starts ? nullptr : held,
-                        ends ? nullptr : held);
-          continue;
+class BlockProduct {
+ public:
+  BlockProduct(const Job& job, const float* packed_a, const float* packed_b, std::size_t k0,
+               std::size_t span, float* scratch)
+      : job_(job), packed_a_(packed_a), packed_b_(packed_b), k0_(k0), span_(span) {
+    scratch_panels_ = scratch;
+    partial_ = scratch + panel_floats(job);
+  }
+
+  /// Floats of scratch: the packed panels of a block, and its partial C.
+  static std::size_t panel_floats(const Job& job) {
+    if (job.packed_b != nullptr || job.share_b) return 0;
+    return job.block_cols * std::min(job.depth_block, job.span);
+  }
+  static std::size_t floats(const Job& job) {
+    return panel_floats(job) + (job.holds_partial() ? job.block_rows * job.block_cols : 0);
+  }
+
+  void run(std::size_t block_row, std::size_t block_col) {
+    block_row_ = block_row;
+    block_col_ = block_col;
+    row_end_ = std::min(job_.m, block_row + job_.block_rows);
+    col_end_ = std::min(job_.n, block_col + job_.block_cols);
+    for (k_ = 0; k_ < span_; k_ += job_.depth_block) {
+      depth_ = std::min(job_.depth_block, span_ - k_);
+      if (job_.holds_partial()) {
+        for (std::size_t col = block_col; col < col_end_; col += job_.panel()) {
+          pack_panel(col);
+          for (std::size_t row = first_row(col); row < row_end_; row += job_.tile) {
+            multiply(row, col);
+          }
         }
-        float* c = job.c.data() + row * job.c.stride() + col;
-        const float* from = !starts ? held : load ? c : nullptr;
-        entry.multiply(a, b, depth, static_cast<unsigned>(rows), from,
-                       starts ? job.c.stride() : panel, ends ? c : held,
-                       ends ? job.c.stride() : panel);
+      } else {
+        for (std::size_t col = block_col; col < col_end_; col += job_.panel()) pack_panel(col);
+        for (std::size_t row = block_row; row < row_end_; row += job_.tile) {
+          for (std::size_t col = block_col; col < col_end_; col += job_.panel()) {
+            if (row >= first_row(col)) multiply(row, col);
+          }
+        }
       }
     }
   }
-}
+
+ private:
+  /// The first tile of the block that has something in a panel: above it a triangle has nothing.
+  std::size_t first_row(std::size_t col) const {
+    const std::size_t above = job_.lower && col > block_row_ ? col - block_row_ : 0;
+    return block_row_ + above / job_.tile * job_.tile;
+  }
+  const float* panel_at(std::size_t col) const {
+    const std::size_t panel = job_.panel();
+    if (packed_b_ == nullptr) return scratch_panels_ + (col - block_col_) * depth_;
+    const std::size_t k = job_.share_b ? k_ : k0_ + k_;
+    return packed_b_ + (col / panel * job_.packed_depth() + k) * panel;
+  }
+  void pack_panel(std::size_t col) {
+    if (packed_b_ != nullptr || first_row(col) >= row_end_) return;
+    const std::size_t panel = job_.panel();
+    pack_groups(job_, job_.b, col / panel, col / panel + 1, k0_ + k_, depth_, panel, true, false, 0,
+                scratch_panels_ + (col - block_col_) * depth_);
+  }
+  void multiply(std::size_t row, std::size_t col) {
+    const std::size_t panel = job_.panel(), tile = job_.tile;
+    family::TileProduct product = {};
+    product.rows = static_cast<unsigned>(std::min(tile, job_.m - row));
+    product.a = packed_a_ + k_ * job_.m + row * depth_;
+    product.b = panel_at(col);
+    product.depth = depth_;
+    look_ahead(product, row, col);
+    float* held = partial_ + (col - block_col_) * job_.block_rows + (row - block_row_) * panel;
+    const bool starts = k_ == 0, ends = k_ + depth_ == span_;
+    multiply_tile(job_, product, row, col, job_.load || k0_ > 0, starts ? nullptr : held,
+                  ends ? nullptr : held);
+  }
+  /// What will be needed soon and lies far away: the block of A while its first panel is
+  /// multiplied, afterwards the next panel of B.
+  void look_ahead(family::TileProduct& product, std::size_t row, std::size_t col) const {
+    const std::size_t tiles = ceil_div(row_end_ - block_row_, job_.tile);
+    const std::size_t index = (row - block_row_) / job_.tile;
+    if (packed_b_ != nullptr && job_.m == job_.tile) {
+      product.ahead = reinterpret_cast<const char*>(product.b) + kStreamAhead;
+      product.ahead_step = job_.panel() * sizeof(float);
+    } else if (packed_b_ != nullptr && (index < 2 || tiles <= 2)) {
+      // Two tiles of 64 bytes a step cover a panel of 128 bytes a step.
+      const std::size_t next = col + job_.panel() < col_end_ ? col + job_.panel() : col;
+      product.ahead = reinterpret_cast<const char*>(panel_at(next)) + index % 2 * depth_ * 64;
+      product.ahead_step = job_.panel() * sizeof(float) / 2;
+    } else {
+      product.ahead = product.a + 2 * job_.tile * depth_;
+      product.ahead_step = job_.tile * sizeof(float);
+    }
+    if (packed_b_ == nullptr && job_.holds_partial()) {
+      prefetch_source(job_, col + job_.panel(), k0_ + k_, depth_, index, tiles);
+    }
+  }
+
+  const Job& job_;
+  const float* packed_a_;
+  const float* packed_b_;
+  float* scratch_panels_;
+  float* partial_;  // [panel][tile][tile rows][panel_cols]
+  std::size_t k0_, span_;
+  std::size_t k_ = 0, depth_ = 0;
+  std::size_t block_row_ = 0, block_col_ = 0, row_end_ = 0, col_end_ = 0;
+};
 
 /// Runs on the caller's thread if there is too little to share.
 template <typename F>
@@ -209,48 +328,56 @@ Status run(Job& job, Context& context) {
     }
     return ok();
   }
-  const family::Entry& entry = *job.entry;
-  const std::size_t tile = entry.tile_rows;
   const bool serial =
       context.executor().width() == 1 ||
       (job.m < kSerialWork && job.m * job.n < kSerialWork && job.m * job.n * job.k < kSerialWork);
   choose_blocks(job, serial ? 1 : context.executor().width());
+  const std::size_t tile = job.tile, panel = job.panel();
   // One row that lies in ascending k is its own packed form.
   const bool direct =
       job.m == 1 && !job.negate && (!job.a.transposed || job.a.matrix.stride() == 1);
-  const std::size_t slot_bytes = (panel_floats(job) + block_floats(job)) * sizeof(float);
-  QUELL_TRY(context.reserve(slot_bytes, direct ? 0 : job.m * job.span * sizeof(float)));
-  float* packed_a = reinterpret_cast<float*>(context.shared().data());
-  const std::size_t block_rows = ceil_div(job.m, job.block_rows);
-  const std::size_t block_cols = ceil_div(job.n, job.block_cols);
+  // Rounded up so that packed panels begin at a cache line.
+  const std::size_t a_floats = direct ? 0 : ceil_div(job.m * job.span, 16) * 16;
+  const std::size_t b_floats = job.share_b ? job.panels() * panel * job.span : 0;
+  QUELL_TRY(context.reserve(BlockProduct::floats(job) * sizeof(float),
+                            (a_floats + b_floats) * sizeof(float)));
+  float* const packed_a = reinterpret_cast<float*>(context.shared().data());
+  float* const shared_b = packed_a + a_floats;
 
   for (std::size_t k0 = 0; k0 < job.k; k0 += job.span) {
     const std::size_t span = std::min(job.span, job.k - k0);
-    const float* a = direct ? job.a.matrix.data() + k0 : packed_a;
-    if (!direct) {
-      const std::size_t tiles = ceil_div(job.m, tile);
-      const std::size_t grain = std::max<std::size_t>(1, 65536 / (tile * span));
-      for_each(context, serial, tiles, grain, [&](std::size_t begin, std::size_t end, unsigned) {
-        for (std::size_t t = begin; t < end; ++t) {
-          const std::size_t rows = std::min(tile, job.m - t * tile);
-          for (std::size_t k = 0; k < span; k += job.depth_block) {
-            const std::size_t depth = std::min(job.depth_block, span - k);
-            entry.pack(source_of(job.a, t * tile, k0 + k), rows, rows, depth, job.negate,
-                       packed_a + k * job.m + t * tile * depth);
-          }
-        }
-      });
-    }
+    const auto pack_a = [&](std::size_t begin, std::size_t end, unsigned) {
+      for (std::size_t k = 0; k < span; k += job.depth_block) {
+        const std::size_t depth = std::min(job.depth_block, span - k);
+        pack_groups(job, job.a, begin, end, k0 + k, depth, tile, false, job.negate, tile * depth,
+                    packed_a + k * job.m + begin * tile * depth);
+      }
+    };
+    const auto pack_b = [&](std::size_t begin, std::size_t end, unsigned) {
+      pack_groups(job, job.b, begin, end, k0, span, panel, true, false, panel * job.packed_depth(),
+                  shared_b + begin * panel * job.packed_depth());
+    };
+    // Some 64 K elements a grain: tens of microseconds.
+    const auto grain = [&](std::size_t width) {
+      return std::max<std::size_t>(1, std::min(65536 / (width * span), ceil_div(512, width)));
+    };
+    if (!direct) for_each(context, serial, ceil_div(job.m, tile), grain(tile), pack_a);
+    if (job.share_b) for_each(context, serial, job.panels(), grain(panel), pack_b);
+
+    const std::size_t block_rows = ceil_div(job.m, job.block_rows);
+    const std::size_t block_cols = ceil_div(job.n, job.block_cols);
     // Rows from the last block up: in a triangle those are the long ones, and long work first
     // leaves short work for the end.
     for_each(context, serial, block_rows * block_cols, 1,
              [&](std::size_t begin, std::size_t end, unsigned slot) {
+               BlockProduct product(job, direct ? job.a.matrix.data() + k0 : packed_a,
+                                    job.share_b ? shared_b : job.packed_b, k0, span,
+                                    reinterpret_cast<float*>(context.slot(slot).data()));
                for (std::size_t task = begin; task < end; ++task) {
                  const std::size_t row = (block_rows - 1 - task / block_cols) * job.block_rows;
                  const std::size_t col = task % block_cols * job.block_cols;
                  if (job.lower && col >= std::min(job.m, row + job.block_rows)) continue;
-                 multiply_block(job, a, k0, span, row, col,
-                                reinterpret_cast<float*>(context.slot(slot).data()));
+                 product.run(row, col);
                }
              });
   }
@@ -259,23 +386,6 @@ Status run(Job& job, Context& context) {
 
 std::string sizes(std::size_t rows, std::size_t cols) {
   return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
-}
-
-/// Large packed weights on 2 MB pages: streaming them touches a page table entry every 2 MB instead
-/// of every 4 KB. Before the first write, or small pages are already there.
-void prefer_huge_pages(AlignedBytes& bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr std::size_t kHuge = std::size_t{2} << 20;
-  const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
-  const std::uintptr_t begin = (address + kHuge - 1) / kHuge * kHuge;
-  const std::uintptr_t end = (address + bytes.size()) / kHuge * kHuge;
-  // Advice: where it is refused, nothing is lost but speed.
-  if (begin < end) {
-    static_cast<void>(madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
-  }
-#else
-  static_cast<void>(bytes);
-#endif
 }
 
 }  // namespace
@@ -296,13 +406,13 @@ Status gemm_dense(const DenseProduct& product, Context& context) {
   Job job{&choose(family::table()),
           product.a,
           product.b,
-          nullptr,
+          /*packed_b=*/nullptr,
           product.c,
           m,
           n,
           k,
-          product.accumulate != Accumulate::set,
-          product.accumulate == Accumulate::subtract,
+          /*load=*/product.accumulate != Accumulate::set,
+          /*negate=*/product.accumulate == Accumulate::subtract,
           lower};
   return run(job, context);
 }
@@ -338,7 +448,7 @@ Result<PackedWeights> pack(MatrixView<const float> weight, Executor& executor) {
   }
   QUELL_TRY(bytes, AlignedBytes::allocate(*size));
   state.bytes = std::move(bytes);
-  prefer_huge_pages(state.bytes);
+  prefer_large_pages(state.bytes.data(), state.bytes.size());
   float* data = reinterpret_cast<float*>(state.bytes.data());
   executor.run(panels, 1, [&](std::size_t begin, std::size_t end, unsigned) {
     for (std::size_t p = begin; p < end; ++p) {
@@ -361,8 +471,11 @@ Status gemm(MatrixView<const float> x, const PackedWeights& weight, MatrixView<f
   }
   if (weight.state_ == nullptr) return ok();  // 0 x 0: the shapes agreed, nothing to do
   const PackedWeights::State& state = *weight.state_;
-  Job job{state.entry, {x, false}, {},    state.panels(), y,    x.rows(),
-          state.rows,  state.cols, false, false,          false};
+  Job job{state.entry,      {x, false},
+          /*b=*/{},         state.panels(), y, x.rows(), state.rows, state.cols,
+          /*load=*/false,
+          /*negate=*/false,
+          /*lower=*/false};
   return run(job, context);
 }
 

@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <span>
-#include <vector>
 
 #include "quell/core/executor.hpp"
 #include "quell/core/result.hpp"
@@ -17,34 +16,26 @@ namespace quell::kernels {
 class Context {
  public:
   /// `executor` must outlive the context.
-  explicit Context(Executor& executor) : executor_(&executor), slots_(executor.width()) {}
+  explicit Context(Executor& executor) noexcept : executor_(&executor) {}
 
   Executor& executor() const noexcept { return *executor_; }
-  /// Makes sure that every slot has `slot_bytes` and the shared area `shared_bytes`; contents are lost when
-  /// an area grows. Error: resource.
+  /// Makes sure that every slot has `slot_bytes` and the shared area `shared_bytes`; contents are
+  /// lost when an area grows. Error: resource.
   Status reserve(std::size_t slot_bytes, std::size_t shared_bytes = 0);
+  /// Scratch of one active call of the executor, at a 64-byte boundary.
   std::span<std::byte> slot(unsigned index) noexcept {
-    return {slots_[index].data(), slots_[index].size()};
+    return {start_ + shared_bytes_ + index * slot_bytes_, slot_bytes_};
   }
-  std::span<std::byte> shared() noexcept { return {shared_.data(), shared_.size()}; }
+  /// Scratch that all of them see.
+  std::span<std::byte> shared() noexcept { return {start_, shared_bytes_}; }
 
  private:
   Executor* executor_;
-  std::vector<AlignedBytes> slots_;
-  AlignedBytes shared_;
+  // One allocation, [shared, slot 0, slot 1, ...], so that it can lie on a few large pages.
+  AlignedBytes memory_;
+  std::byte* start_ = nullptr;  // into memory_
+  std::size_t slot_bytes_ = 0;
+  std::size_t shared_bytes_ = 0;
 };
-
-inline Status Context::reserve(std::size_t slot_bytes, std::size_t shared_bytes) {
-  for (AlignedBytes& slot : slots_) {
-    if (slot.size() >= slot_bytes) continue;
-    QUELL_TRY(bytes, AlignedBytes::allocate(slot_bytes));
-    slot = std::move(bytes);
-  }
-  if (shared_.size() < shared_bytes) {
-    QUELL_TRY(bytes, AlignedBytes::allocate(shared_bytes));
-    shared_ = std::move(bytes);
-  }
-  return ok();
-}
 
 }  // namespace quell::kernels

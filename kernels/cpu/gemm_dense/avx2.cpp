@@ -15,27 +15,30 @@ constexpr unsigned kTileRows = 6;
 constexpr unsigned kPanelCols = 16;
 // A panel is 16 KB and a tile 6 KB, within a first cache of 32 KB.
 constexpr unsigned kDepthBlock = 256;
-// How far ahead of its use a tile of A is asked for: 7 KB to 28 KB, some thousand cycles.
-constexpr std::size_t kTilesAhead = 2;
 
 template <unsigned Rows>
-void tile(const float* a, const float* b, std::size_t depth, const float* from,
-          std::size_t from_stride, float* to, std::size_t to_stride) {
+void tile(const gemm_dense_family::TileProduct& p) {
+  const float* a = p.a;
+  const float* b = p.b;
+  const char* ahead = static_cast<const char*>(p.ahead);
   __m256 sum[Rows][2];
-  if (from != nullptr) {
+  if (p.from != nullptr) {
     QUELL_UNROLL
     for (unsigned r = 0; r < Rows; ++r) {
-      sum[r][0] = _mm256_loadu_ps(from + r * from_stride);
-      sum[r][1] = _mm256_loadu_ps(from + r * from_stride + 8);
+      sum[r][0] = _mm256_loadu_ps(p.from + r * p.from_stride);
+      sum[r][1] = _mm256_loadu_ps(p.from + r * p.from_stride + 8);
+      // The tile below comes next; by then it has arrived.
+      const float* next = p.from + (Rows + r) * p.from_stride;
+      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(next + 8), _MM_HINT_T0);
     }
   } else {
     QUELL_UNROLL
     for (unsigned r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
   }
-  // The packed block of A streams in from a far cache while its first panel is multiplied.
-  const std::size_t ahead = kTilesAhead * Rows * depth;
-  for (std::size_t k = 0; k < depth; ++k) {
-    _mm_prefetch(reinterpret_cast<const char*>(a + ahead), _MM_HINT_T1);
+  for (std::size_t k = p.depth; k > 0; --k) {
+    _mm_prefetch(ahead, _MM_HINT_T1);
+    ahead += p.ahead_step;
     const __m256 b0 = _mm256_load_ps(b);
     const __m256 b1 = _mm256_load_ps(b + 8);
     QUELL_UNROLL
@@ -49,19 +52,17 @@ void tile(const float* a, const float* b, std::size_t depth, const float* from,
   }
   QUELL_UNROLL
   for (unsigned r = 0; r < Rows; ++r) {
-    _mm256_storeu_ps(to + r * to_stride, sum[r][0]);
-    _mm256_storeu_ps(to + r * to_stride + 8, sum[r][1]);
+    _mm256_storeu_ps(p.to + r * p.to_stride, sum[r][0]);
+    _mm256_storeu_ps(p.to + r * p.to_stride + 8, sum[r][1]);
   }
 }
 
-using TileFunction = void (*)(const float*, const float*, std::size_t, const float*, std::size_t,
-                              float*, std::size_t);
+using TileFunction = void (*)(const gemm_dense_family::TileProduct&);
 constexpr TileFunction kTiles[kTileRows + 1] = {nullptr, tile<1>, tile<2>, tile<3>,
                                                 tile<4>, tile<5>, tile<6>};
 
-void multiply(const float* a, const float* b, std::size_t depth, unsigned rows, const float* from,
-              std::size_t from_stride, float* to, std::size_t to_stride) {
-  kTiles[rows](a, b, depth, from, from_stride, to, to_stride);
+void multiply(const gemm_dense_family::TileProduct& product) {
+  kTiles[product.rows](product);
 }
 
 /// Eight rows of eight become eight columns: single elements, pairs and halves are interleaved.

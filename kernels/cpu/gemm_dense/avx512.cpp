@@ -17,27 +17,30 @@ constexpr unsigned kPanelCols = 32;
 // A panel is 32 KB and a tile 14 KB: together they fit a first cache of 48 KB, and C is loaded and
 // stored once per 256 steps.
 constexpr unsigned kDepthBlock = 256;
-// How far ahead of its use a tile of A is asked for: 7 KB to 28 KB, some thousand cycles.
-constexpr std::size_t kTilesAhead = 2;
 
 template <unsigned Rows>
-void tile(const float* a, const float* b, std::size_t depth, const float* from,
-          std::size_t from_stride, float* to, std::size_t to_stride) {
+void tile(const gemm_dense_family::TileProduct& p) {
+  const float* a = p.a;
+  const float* b = p.b;
+  const char* ahead = static_cast<const char*>(p.ahead);
   __m512 sum[Rows][2];
-  if (from != nullptr) {
+  if (p.from != nullptr) {
     QUELL_UNROLL
     for (unsigned r = 0; r < Rows; ++r) {
-      sum[r][0] = _mm512_loadu_ps(from + r * from_stride);
-      sum[r][1] = _mm512_loadu_ps(from + r * from_stride + 16);
+      sum[r][0] = _mm512_loadu_ps(p.from + r * p.from_stride);
+      sum[r][1] = _mm512_loadu_ps(p.from + r * p.from_stride + 16);
+      // The tile below comes next; by then it has arrived.
+      const float* next = p.from + (Rows + r) * p.from_stride;
+      _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(next + 16), _MM_HINT_T0);
     }
   } else {
     QUELL_UNROLL
     for (unsigned r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
   }
-  // The packed block of A streams in from a far cache while its first panel is multiplied.
-  const std::size_t ahead = kTilesAhead * Rows * depth;
-  for (std::size_t k = 0; k < depth; ++k) {
-    _mm_prefetch(reinterpret_cast<const char*>(a + ahead), _MM_HINT_T1);
+  for (std::size_t k = p.depth; k > 0; --k) {
+    _mm_prefetch(ahead, _MM_HINT_T1);
+    ahead += p.ahead_step;
     const __m512 b0 = _mm512_load_ps(b);
     const __m512 b1 = _mm512_load_ps(b + 16);
     QUELL_UNROLL
@@ -51,20 +54,18 @@ void tile(const float* a, const float* b, std::size_t depth, const float* from,
   }
   QUELL_UNROLL
   for (unsigned r = 0; r < Rows; ++r) {
-    _mm512_storeu_ps(to + r * to_stride, sum[r][0]);
-    _mm512_storeu_ps(to + r * to_stride + 16, sum[r][1]);
+    _mm512_storeu_ps(p.to + r * p.to_stride, sum[r][0]);
+    _mm512_storeu_ps(p.to + r * p.to_stride + 16, sum[r][1]);
   }
 }
 
-using TileFunction = void (*)(const float*, const float*, std::size_t, const float*, std::size_t,
-                              float*, std::size_t);
+using TileFunction = void (*)(const gemm_dense_family::TileProduct&);
 constexpr TileFunction kTiles[kTileRows + 1] = {nullptr,  tile<1>,  tile<2>,  tile<3>,  tile<4>,
                                                 tile<5>,  tile<6>,  tile<7>,  tile<8>,  tile<9>,
                                                 tile<10>, tile<11>, tile<12>, tile<13>, tile<14>};
 
-void multiply(const float* a, const float* b, std::size_t depth, unsigned rows, const float* from,
-              std::size_t from_stride, float* to, std::size_t to_stride) {
-  kTiles[rows](a, b, depth, from, from_stride, to, to_stride);
+void multiply(const gemm_dense_family::TileProduct& product) {
+  kTiles[product.rows](product);
 }
 
 /// Sixteen rows of sixteen become sixteen columns: four rounds of pairwise interleaving, of single

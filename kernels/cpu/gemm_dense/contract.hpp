@@ -37,6 +37,23 @@ struct Source {
   bool transposed;
 };
 
+/// A tile of C, `rows` x panel_cols, takes `depth` products. Accumulators start at `from` (zero if
+/// null) and end in `to`, which may be `from`; all panel_cols columns are read and written.
+struct TileProduct {
+  const float* a;  // packed tile, width = rows
+  const float* b;  // packed panel, 64-byte aligned
+  std::size_t depth;
+  unsigned rows;  // 1..tile_rows
+  const float* from;
+  std::size_t from_stride;  // elements from row to row
+  float* to;
+  std::size_t to_stride;
+  // Memory that will be read soon: at step k the line at ahead + k * ahead_step bytes is asked for.
+  // Only a hint; need not be valid memory.
+  const void* ahead;
+  std::size_t ahead_step;
+};
+
 struct Entry {
   Isa isa;
   unsigned tile_rows;    // rows of C that one call of multiply covers at most
@@ -47,13 +64,7 @@ struct Entry {
   /// has depth * width elements at any alignment; with `negate`, every element changes its sign.
   void (*pack)(const Source& source, std::size_t rows, std::size_t width, std::size_t depth,
                bool negate, float* dst);
-
-  /// A tile of C, r < rows (1..tile_rows) and c < panel_cols, takes `depth` products from a packed
-  /// tile `a` (width = rows) and a packed panel `b` (64-byte aligned). Accumulators start at `from`
-  /// (zero if null), row r at from + r * from_stride, and end in `to`, which may be `from`. All
-  /// panel_cols columns are read and written.
-  void (*multiply)(const float* a, const float* b, std::size_t depth, unsigned rows,
-                   const float* from, std::size_t from_stride, float* to, std::size_t to_stride);
+  void (*multiply)(const TileProduct& product);
 };
 
 /// Best first, scalar last.

@@ -26,15 +26,14 @@ void pack(const gemm_dense_family::Source& source, std::size_t rows, std::size_t
   }
 }
 
-void multiply(const float* a, const float* b, std::size_t depth, unsigned rows, const float* from,
-              std::size_t from_stride, float* to, std::size_t to_stride) {
-  for (unsigned r = 0; r < rows; ++r) {
+void multiply(const gemm_dense_family::TileProduct& p) {
+  for (unsigned r = 0; r < p.rows; ++r) {
     for (unsigned col = 0; col < kPanelCols; ++col) {
-      float sum = from != nullptr ? from[r * from_stride + col] : 0.0f;
-      for (std::size_t k = 0; k < depth; ++k) {
-        sum = std::fma(a[k * rows + r], b[k * kPanelCols + col], sum);
+      float sum = p.from != nullptr ? p.from[r * p.from_stride + col] : 0.0f;
+      for (std::size_t k = 0; k < p.depth; ++k) {
+        sum = std::fma(p.a[k * p.rows + r], p.b[k * kPanelCols + col], sum);
       }
-      to[r * to_stride + col] = sum;
+      p.to[r * p.to_stride + col] = sum;
     }
   }
 }
