@@ -35,7 +35,8 @@ class StochasticRounding final : public quell::quant::Quantizer {
         moved(r, c) = w(r, c) + step * static_cast<float>(uniform - 0.5);
       }
     }
-    return quell::quantize_to_grid(moved.view(), layer.grid, std::move(scales), threads);
+    QUELL_TRY(codes, quell::quantize_to_grid(moved.view(), layer.grid, std::move(scales), threads));
+    return quell::quant::Quantized(std::move(codes));
   }
 
  private:

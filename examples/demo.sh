@@ -18,7 +18,7 @@ mkdir -p "$out"
 
 say() { printf '\n== %s\n' "$*"; }
 
-# quell_ready: a program that is there already may be named (the tests do); else it is built.
+# A program that is there already may be named (the tests do); else it is built.
 if [ -n "${QUELL_PROGRAM:-}" ]; then
   quell=$QUELL_PROGRAM
 else
@@ -29,7 +29,7 @@ else
     tail -n 30 "$out/build.log" >&2
     exit 1
   fi
-  quell=$(find build/release -type f -name quell -perm -u+x | head -n 1)
+  quell=build/release/quell
 fi
 
 model=examples/models/books7m
@@ -37,47 +37,55 @@ calibration=examples/text/calibration.txt
 evaluation=examples/text/evaluation.txt
 prompt="It was a cold evening, and"
 
-# field FILE KEY: the number or word after "KEY": in a JSON file. Keys that occur more than once are
-# taken at their last place, where `eval` has its comparison.
-field() { grep -o "\"$2\": *[^,}]*" "$1" | tail -n 1 | sed 's/^[^:]*: *//; s/"//g'; }
-first_field() { grep -o "\"$2\": *[^,}]*" "$1" | head -n 1 | sed 's/^[^:]*: *//; s/"//g'; }
+# field FILE KEY: the value of a key that occurs once in a JSON file.
+field() { grep -o "\"$2\": *[^,}]*" "$1" | head -n 1 | sed 's/^[^:]*: *//; s/"//g'; }
+# against FILE KEY: the same inside the comparison with the original.
+against() { tr -d '\n' <"$1" | grep -o '"against": *{.*' | grep -o "\"$2\": *[^,}]*" | head -n 1 | sed 's/^[^:]*: *//'; }
+# largest FILE KIND KEY: the three tensors of a kind with the largest KEY, one line each.
+largest() {
+  tr -d '\n' <"$1" | tr '{' '\n' | grep "\"kind\": *\"$2\"" | awk -v key="$3" '
+    function value(name) { match($0, "\"" name "\": *[^,}]*"); s = substr($0, RSTART, RLENGTH)
+                           sub(/^[^:]*: */, "", s); gsub(/"/, "", s); return s }
+    { printf "%s %s %s %s\n", value(key), value("name"), value("absmax"), value("argmax_channel") }' |
+    sort -g -r | head -n 3 |
+    awk -v key="$3" '{ printf "  %-38s largest |x| %8.2f in channel %d, %s %.1f\n", $2, $3, $4, key, $1 }'
+}
 
 say "the model"
 "$quell" inspect "$model"
-"$quell" inspect "$model" --json >"$out/original-inspect.json"
+"$quell" inspect "$model" --json >"$out/original.json"
 
 for method in rtn gptq; do
-  say "quantizing to 4 bits, groups of 32, with $method"
-  calib=()
-  [ $method = gptq ] && calib=(--calib "$calibration")
-  "$quell" quantize "$model" -o "$out/$method" --method $method --scheme W4A16 --group-size 32 \
-    "${calib[@]}" --force --json >"$out/$method-quantize.json"
+  say "quantizing to 4 bits, groups of 32, with $method; then evaluating on text that the model never saw"
+  "$quell" run "$model" -o "$out/$method" --method "$method" --scheme W4A16 --group-size 32 \
+    --calib "$calibration" --text "$evaluation" --force --json >"$out/$method.json" 2>"$out/$method.log" ||
+    { status=$?; cat "$out/$method.log" >&2; exit $status; }
+  echo "  written to $out/$method, report in $out/$method.json"
 done
 
-say "evaluating on text that the model has never seen"
-"$quell" eval "$model" --text "$evaluation" --json >"$out/original-eval.json"
-for method in rtn gptq; do
-  "$quell" eval "$out/$method" --text "$evaluation" --against "$model" --json >"$out/$method-eval.json"
-done
+say "the largest outliers of the original"
+echo "activations (inputs of linear layers), by the largest |x| over the median |x|:"
+largest "$out/gptq.json" activation max_to_median
+echo "weights, by excess kurtosis (0 for a normal distribution):"
+largest "$out/gptq.json" weight excess_kurtosis
 
-say "one prompt: $prompt ..."
+say "one prompt, continued by each (most likely tokens)"
 for name in original rtn gptq; do
   path=$out/$name
   [ $name = original ] && path=$model
-  printf '%-10s ' "$name:"
+  printf '%-10s' "$name"
   # One line, whatever the model writes.
-  "$quell" generate "$path" --prompt "$prompt" --tokens 24 --temperature 0 2>/dev/null | tr '\n' ' '
+  "$quell" generate "$path" --prompt "$prompt" --tokens 24 --temperature 0 2>/dev/null | tr -s '\n' ' '
   echo
 done
 
 say "result"
-row='%-10s %12s %12s %12s %12s\n'
-printf "$row" "" bytes perplexity "KL (nats)" "top-1 same"
-printf "$row" original "$(first_field "$out/original-inspect.json" bytes)" \
-  "$(printf %.3f "$(first_field "$out/original-eval.json" perplexity)")" - -
+printf '%-10s %12s %12s %12s %12s\n' "" bytes perplexity "KL (nats)" "same top"
+printf '%-10s %12s %12.3f %12s %12s\n' original "$(field "$out/original.json" bytes)" \
+  "$(against "$out/gptq.json" perplexity)" "" ""
 for method in rtn gptq; do
-  printf "$row" "$method" "$(first_field "$out/$method-quantize.json" bytes)" \
-    "$(printf %.3f "$(first_field "$out/$method-eval.json" perplexity)")" \
-    "$(printf %.5f "$(field "$out/$method-eval.json" kl_mean)")" \
-    "$(printf '%.2f %%' "$(awk "BEGIN{print 100 * $(field "$out/$method-eval.json" top1_agreement)}")")"
+  # The perplexity of the quantized model stands before the comparison.
+  printf '%-10s %12s %12.3f %12.5f %10.2f %%\n' $method "$(field "$out/$method.json" bytes)" \
+    "$(field "$out/$method.json" perplexity)" "$(against "$out/$method.json" kl_mean)" \
+    "$(awk "BEGIN { print 100 * $(against "$out/$method.json" top1_agreement) }")"
 done
