@@ -56,8 +56,8 @@ constexpr std::size_t kSerialWork = std::size_t{1} << 18;
 // Packing a transposed operand visits a page for every k: 64 of them, then the next tiles of the
 // same 64, stay within a first-level TLB.
 constexpr std::size_t kPackDepth = 64;
-// How far ahead packed weights are asked for that are used once: 8 KB, about a microsecond.
-constexpr std::size_t kStreamAhead = 8192;
+// How far ahead packed weights are asked for that are used once: floats, 8 KB, about a microsecond.
+constexpr std::size_t kStreamAhead = 2048;
 
 constexpr std::size_t ceil_div(std::size_t a, std::size_t b) {
   return (a + b - 1) / b;
@@ -187,21 +187,6 @@ void multiply_tile(const Job& job, family::TileProduct& product, std::size_t row
   }
 }
 
-/// Asks for a part of the rows of B that the next panel will be packed from, `part` of `parts`.
-void prefetch_source(const Job& job, std::size_t col, std::size_t k, std::size_t depth,
-                     std::size_t part, std::size_t parts) {
-  if (col >= job.n) return;
-  const family::Source source = source_of(job.b, col, k);
-  const std::size_t cols = std::min(job.panel(), job.n - col);
-  const std::size_t lines = source.transposed ? depth : cols;
-  const std::size_t length = source.transposed ? cols : depth;
-  for (std::size_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
-    for (std::size_t i = 0; i < length; i += 16) {
-      __builtin_prefetch(source.data + line * source.stride + i, 0, 2);
-    }
-  }
-}
-
 /// One block of C over K in [k0, k0 + span). `packed_a` holds all rows,
 /// [span / depth_block][tile][depth_block][rows of tile].
 class BlockProduct {
@@ -278,25 +263,30 @@ class BlockProduct {
     multiply_tile(job_, product, row, col, job_.load || k0_ > 0, starts ? nullptr : held,
                   ends ? nullptr : held);
   }
-  /// What will be needed soon and lies far away: the block of A while its first panel is
-  /// multiplied, afterwards the next panel of B.
+  /// What will be needed soon and lies far away, spread over the steps of a tile: the block of A
+  /// while its first panel is multiplied, afterwards what the next panel of B is made of.
   void look_ahead(family::TileProduct& product, std::size_t row, std::size_t col) const {
+    const std::size_t panel = job_.panel();
     const std::size_t tiles = ceil_div(row_end_ - block_row_, job_.tile);
     const std::size_t index = (row - block_row_) / job_.tile;
+    const std::size_t next = col + panel;
     if (packed_b_ != nullptr && job_.m == job_.tile) {
-      product.ahead = reinterpret_cast<const char*>(product.b) + kStreamAhead;
-      product.ahead_step = job_.panel() * sizeof(float);
-    } else if (packed_b_ != nullptr && (index < 2 || tiles <= 2)) {
-      // Two tiles of 64 bytes a step cover a panel of 128 bytes a step.
-      const std::size_t next = col + job_.panel() < col_end_ ? col + job_.panel() : col;
-      product.ahead = reinterpret_cast<const char*>(panel_at(next)) + index % 2 * depth_ * 64;
-      product.ahead_step = job_.panel() * sizeof(float) / 2;
-    } else {
+      product.ahead = product.b + kStreamAhead;
+      product.ahead_step = panel * sizeof(float);
+    } else if (next >= col_end_ || (tiles > 2 && col == block_col_)) {
       product.ahead = product.a + 2 * job_.tile * depth_;
       product.ahead_step = job_.tile * sizeof(float);
-    }
-    if (packed_b_ == nullptr && job_.holds_partial()) {
-      prefetch_source(job_, col + job_.panel(), k0_ + k_, depth_, index, tiles);
+    } else if (packed_b_ != nullptr) {
+      product.ahead_step = ceil_div(panel * sizeof(float), tiles);
+      product.ahead =
+          reinterpret_cast<const char*>(panel_at(next)) + index * product.ahead_step * depth_;
+    } else {
+      // A row of the source for each tile; of a transposed source, a line of every row.
+      const family::Source source = source_of(job_.b, next, k0_ + k_);
+      const std::size_t line = std::min(index, std::min(panel, job_.n - next) - 1);
+      product.ahead =
+          source.transposed ? source.data + line / 16 * 16 : source.data + line * source.stride;
+      product.ahead_step = source.transposed ? source.stride * sizeof(float) : sizeof(float);
     }
   }
 
