@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Kinds of comparison: exact, in units in the last place, relative L2. Each names the first place that
-// differs and both values.
+// Kinds of comparison: exact, in units in the last place, relative L2. Each names the first place
+// that differs and both values.
 
 #include <gtest/gtest.h>
 
@@ -40,8 +40,8 @@ inline ::testing::AssertionResult same_bits(std::span<const float> a, std::span<
   }
   for (std::size_t i = 0; i < a.size(); ++i) {
     if (std::bit_cast<std::uint32_t>(a[i]) == std::bit_cast<std::uint32_t>(b[i])) continue;
-    return ::testing::AssertionFailure() << "first difference at " << i << ": " << a[i] << " and "
-                                         << b[i];
+    return ::testing::AssertionFailure()
+           << "first difference at " << i << ": " << a[i] << " and " << b[i];
   }
   return ::testing::AssertionSuccess();
 }

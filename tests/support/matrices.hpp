@@ -2,8 +2,8 @@
 #pragma once
 
 // Matrices with which a method is tried: what is ordinary, what outliers look like, and what breaks
-// arithmetic. Gaussian matrices alone prove nothing in this library. All are functions of their sizes
-// and a seed, the same on every machine.
+// arithmetic. Gaussian matrices alone prove nothing in this library. All are functions of their
+// sizes and a seed, the same on every machine.
 
 #include <algorithm>
 #include <cmath>
@@ -37,8 +37,8 @@ inline Matrix gaussian_matrix(std::size_t rows, std::size_t cols, std::uint64_t 
   return m;
 }
 
-/// Student t with `degrees` (1 to 16) degrees of freedom: normal / sqrt(mean of squared normals). Four
-/// degrees have finite variance and infinite kurtosis.
+/// Student t with `degrees` (1 to 16) degrees of freedom: normal / sqrt(mean of squared normals).
+/// Four degrees have finite variance and infinite kurtosis.
 inline Matrix student_matrix(std::size_t rows, std::size_t cols, unsigned degrees,
                              std::uint64_t seed = 1) {
   Matrix m = *Matrix::uninitialized(rows, cols);
@@ -102,7 +102,8 @@ struct NamedMatrix {
   Matrix matrix;
 };
 
-/// The finite cases above with values that float arithmetic on ordinary scales can hold. Sizes >= 1.
+/// The finite cases above with values that float arithmetic on ordinary scales can hold. Sizes
+/// >= 1.
 inline std::vector<NamedMatrix> ordinary_matrices(std::size_t rows, std::size_t cols) {
   std::vector<NamedMatrix> all;
   const auto add = [&](std::string name, Matrix m) {
