@@ -3,8 +3,10 @@
 // Unigram (Kudo 2018): every piece has a log probability, and a text is cut where the sum over its
 // pieces is largest. Viterbi over byte positions with a trie of the pieces: O(n * longest piece).
 
+#include <charconv>
 #include <limits>
 #include <span>
+#include <system_error>
 
 #include "tokenizer/component.hpp"
 #include "tokenizer/flat_map.hpp"
@@ -16,6 +18,41 @@ namespace {
 
 // What an unknown character costs below the least likely piece; fixed by the reference.
 constexpr double kUnknownPenalty = 10.0;
+
+/// A score as the reference reads it. It takes the digits as one integer, rounds that to a double,
+/// and multiplies or divides by a power of ten, which can be one unit in the last place away from
+/// the nearest double. Among cuttings of a run of equal characters, whose sums are equal but for
+/// rounding, that unit decides. Files are written with the fewest digits, so the value gives back
+/// the digits.
+double score_as_read(double value) noexcept {
+  char text[40];
+  const auto [end, error] =
+      std::to_chars(text, text + sizeof text, value, std::chars_format::scientific);
+  if (error != std::errc()) return value;
+  std::uint64_t digits = 0;
+  int exponent = 0, decimals = 0;
+  bool negative = false, behind_point = false;
+  for (const char* at = text; at < end; ++at) {
+    if (*at == 'e') {
+      const char* first = at[1] == '+' ? at + 2 : at + 1;
+      std::from_chars(first, end, exponent);
+      break;
+    }
+    if (*at == '-') negative = true;
+    if (*at == '.') behind_point = true;
+    if (*at < '0' || *at > '9') continue;
+    digits = digits * 10 + static_cast<std::uint64_t>(*at - '0');  // 17 digits at most
+    decimals += behind_point ? 1 : 0;
+  }
+  exponent -= decimals;
+  // Powers of ten up to 22 are exact doubles; scores beyond that do not occur.
+  if (exponent < -22 || exponent > 22) return value;
+  double power = 1;
+  for (int i = exponent < 0 ? -exponent : exponent; i > 0; --i) power *= 10;
+  const auto whole = static_cast<double>(digits);
+  const double read = exponent < 0 ? whole / power : whole * power;
+  return negative ? -read : read;
+}
 
 class UnigramModel final : public Model {
  public:
@@ -37,7 +74,7 @@ class UnigramModel final : public Model {
       const auto id = static_cast<std::int64_t>(model->scores_.size());
       // A piece that occurs twice means its last id, as in the reference.
       QUELL_TRY(model->vocabulary_.add_or_replace(piece, id, file));
-      const double score = pair[1].as_number();
+      const double score = score_as_read(pair[1].as_number());
       model->scores_.push_back(score);
       if (score < lowest) lowest = score;
       if (!piece.empty()) model->trie_.insert(piece, static_cast<std::uint32_t>(id));

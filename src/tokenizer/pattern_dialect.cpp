@@ -4,16 +4,25 @@
 //
 //   reference            PCRE2                          why
 //   \s \S                \p{White_Space}, negated       PCRE2's \s also takes U+180E
-//   \w \W                [\p{Alphabetic}\p{M}\p{Nd}\p{Pc}], negated   PCRE2's \w is letters,
-//   numbers, _ \h \H                [0-9A-Fa-f], negated           a hexadecimal digit, not a
-//   horizontal space \uHHHH               \x{HHHH} [a[bc]]              [abc] a set inside a set is
-//   a union [ab&&[^b]]           (?:(?![b])[ab])                intersection
+//   \w \W                letters, marks, Nd, Pc          PCRE2's \w is letters, numbers and _; the
+//                                                       reference also takes the raised digits and
+//                                                       fractions of Latin-1, but not inside sets
+//   \b \B                lookarounds on that \w
+//   \h \H                [0-9A-Fa-f], negated           a hexadecimal digit, not a horizontal space
+//   \uHHHH               \x{HHHH}
+//   \p{Han}              \p{sc:Han}                     the script, without its extensions
+//   \p{Letter}           \p{L}                          long names
+//   [[:alpha:]]          \p{Alphabetic}
+//   [a[bc]]              [abc]                          a set inside a set is a union
+//   [ab&&[^b]]           (?:(?![b])[ab])                intersection
 //   (?m: )               (?s: )                         the dot that takes a newline
 //
 // Everything else is passed on. A set with a negated set inside, and other rare forms, are refused
-// by name instead of being matched differently.
+// by name instead of being matched differently. The table was found by matching every code point of
+// Unicode 14 with both engines.
 
 #include <algorithm>
+#include <span>
 #include <vector>
 
 #include "tokenizer/split_pattern.hpp"
@@ -22,6 +31,56 @@ namespace quell::tokenizer {
 namespace {
 
 constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+constexpr std::string_view kWordAlone =
+    "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
+
+struct Name {
+  std::string_view from, to;
+};
+
+// Names of properties without spaces, underscores and capitals, and what PCRE2 calls them.
+constexpr Name kProperties[] = {{"letter", "L"},
+                                {"mark", "M"},
+                                {"number", "N"},
+                                {"punctuation", "P"},
+                                {"symbol", "S"},
+                                {"separator", "Z"},
+                                {"other", "C"},
+                                {"uppercaseletter", "Lu"},
+                                {"lowercaseletter", "Ll"},
+                                {"titlecaseletter", "Lt"},
+                                {"modifierletter", "Lm"},
+                                {"otherletter", "Lo"},
+                                {"nonspacingmark", "Mn"},
+                                {"spacingmark", "Mc"},
+                                {"enclosingmark", "Me"},
+                                {"decimalnumber", "Nd"},
+                                {"letternumber", "Nl"},
+                                {"othernumber", "No"},
+                                {"lc", "L&"},
+                                {"casedletter", "L&"},
+                                {"alpha", "Alphabetic"},
+                                {"digit", "Nd"},
+                                {"space", "White_Space"},
+                                {"punct", "P"},
+                                {"upper", "Uppercase"},
+                                {"lower", "Lowercase"},
+                                {"cntrl", "Cc"}};
+
+// Insides of sets for POSIX classes.
+constexpr Name kPosix[] = {{"alpha", "\\p{Alphabetic}"}, {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+                           {"digit", "\\p{Nd}"},         {"space", "\\p{White_Space}"},
+                           {"blank", "\\p{Zs}\\t"},      {"cntrl", "\\p{Cc}"},
+                           {"punct", "\\p{P}\\p{S}"},    {"upper", "\\p{Uppercase}"},
+                           {"lower", "\\p{Lowercase}"},  {"word", kWord},
+                           {"xdigit", "0-9A-Fa-f"}};
+
+std::string_view find_name(std::span<const Name> names, std::string_view from) noexcept {
+  for (const Name& name : names) {
+    if (name.from == from) return name.to;
+  }
+  return {};
+}
 
 class Translation {
  public:
@@ -76,10 +135,10 @@ class Translation {
       case 'S':
         return put("\\P{White_Space}");
       case 'w':
-        return put(in_set ? std::string(kWord) : "[" + std::string(kWord) + "]");
+        return put(in_set ? std::string(kWord) : "[" + std::string(kWordAlone) + "]");
       case 'W':
         if (in_set) return refused("\\W inside a set");
-        return put("[^" + std::string(kWord) + "]");
+        return put("[^" + std::string(kWordAlone) + "]");
       case 'h':
         return put(in_set ? "0-9A-Fa-f" : "[0-9A-Fa-f]");
       case 'H':
@@ -97,24 +156,13 @@ class Translation {
         return ok();
       }
       case 'p':
-      case 'P': {
-        // \p{^L} is \P{L} in both; the braces are copied so that nothing inside is looked at.
-        std::size_t end = at_ + 3;
-        if (at_ + 2 < in_.size() && in_[at_ + 2] == '{') {
-          end = in_.find('}', at_);
-          if (end == std::string_view::npos) return refused("\\p without its brace");
-          ++end;
-        }
-        end = std::min(end, in_.size());
-        out += in_.substr(at_, end - at_);
-        at_ = end;
-        return ok();
-      }
+      case 'P':
+        return property(out);
       case 'b':
       case 'B':
         // PCRE2's word boundary follows its own idea of a word.
         if (!in_set) {
-          const std::string word = "[" + std::string(kWord) + "]";
+          const std::string word = "[" + std::string(kWordAlone) + "]";
           return put(
               c == 'b' ? "(?:(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + "))"
                        : "(?:(?<=" + word + ")(?=" + word + ")|(?<!" + word + ")(?!" + word + "))");
@@ -136,6 +184,38 @@ class Translation {
     }
     out += in_.substr(at_, 2);
     at_ += 2;
+    return ok();
+  }
+
+  /// \p{name}, \P{name} or \p{^name}.
+  Status property(std::string& out) {
+    const std::size_t end = in_.find('}', at_);
+    if (in_.substr(at_ + 2, 1) != "{" || end == std::string_view::npos) {
+      return refused("\\p without a name in braces");
+    }
+    std::string_view name = in_.substr(at_ + 3, end - at_ - 3);
+    bool negated = in_[at_ + 1] == 'P';
+    if (name.starts_with("^")) {
+      negated = !negated;
+      name.remove_prefix(1);
+    }
+    std::string plain;
+    for (const char c : name) {
+      const bool capital = c >= 'A' && c <= 'Z';
+      if (c != ' ' && c != '_' && c != '-')
+        plain.push_back(static_cast<char>(capital ? c + 32 : c));
+    }
+    if (plain == "word" || plain == "alnum" || plain == "graph" || plain == "print" ||
+        plain == "xdigit" || plain == "blank" || plain.starts_with("in")) {
+      return refused("the property " + std::string(name));
+    }
+    const std::string_view renamed = find_name(kProperties, plain);
+    if (!renamed.empty()) name = renamed;
+    out += negated ? "\\P{" : "\\p{";
+    // PCRE2 takes the name of a script for the script with its extensions unless told otherwise.
+    if (is_script_name(name)) out += "sc:";
+    out += std::string(name) + "}";
+    at_ = end + 1;
     return ok();
   }
 
@@ -172,7 +252,9 @@ class Translation {
       } else if (in_.substr(at_, 2) == "[:") {
         const std::size_t end = in_.find(":]", at_);
         if (end == std::string_view::npos) return refused("a POSIX class without its end");
-        parts.back() += in_.substr(at_, end + 2 - at_);
+        const std::string_view inside = find_name(kPosix, in_.substr(at_ + 2, end - at_ - 2));
+        if (inside.empty()) return refused("this POSIX class");
+        parts.back() += inside;
         at_ = end + 2;
       } else if (in_.substr(at_, 2) == "&&") {
         at_ += 2;

@@ -36,6 +36,16 @@ std::string pcre2_message(int code) {
 
 }  // namespace
 
+bool is_script_name(std::string_view name) {
+  const std::string pattern = "\\p{sc:" + std::string(name) + "}";
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                   PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
+  pcre2_code_free(code);
+  return code != nullptr;
+}
+
 struct SplitPattern::Code {
   pcre2_code* code = nullptr;
   std::string file, pattern;

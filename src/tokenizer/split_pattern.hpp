@@ -68,6 +68,9 @@ class MatchWalk {
   std::optional<std::size_t> last_end_;
 };
 
+/// Whether PCRE2 knows a script by this name.
+bool is_script_name(std::string_view name);
+
 /// The pattern in PCRE2's dialect. Errors: unsupported.
 Result<std::string> translate_pattern(std::string_view pattern, const std::string& file);
 

@@ -99,7 +99,10 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool keep_speci
     if (const AddedToken* token = parts.added.find(id)) {
       if (keep_special || !token->special) tokens.emplace_back(parts.added.decode_text(*token));
     } else if (parts.model->vocabulary().has(id)) {
-      tokens.emplace_back(parts.model->vocabulary().piece(id));
+      // A vocabulary may name a special token twice; what it says decides, not the id.
+      const std::string_view piece = parts.model->vocabulary().piece(id);
+      const AddedToken* same = parts.added.find(parts.added.vocabulary().find(piece));
+      if (keep_special || same == nullptr || !same->special) tokens.emplace_back(piece);
     }
   }
   const Borrowed scratch(state_->scratch);
