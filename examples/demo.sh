@@ -41,13 +41,14 @@ prompt="It was a cold evening, and"
 field() { grep -o "\"$2\": *[^,}]*" "$1" | head -n 1 | sed 's/^[^:]*: *//; s/"//g'; }
 # against FILE KEY: the same inside the comparison with the original.
 against() { tr -d '\n' <"$1" | grep -o '"against": *{.*' | grep -o "\"$2\": *[^,}]*" | head -n 1 | sed 's/^[^:]*: *//'; }
-# largest FILE KIND KEY: the three tensors of a kind with the largest KEY, one line each.
+# largest FILE KIND KEY: the three tensors of a kind with the largest KEY, one line each; a tensor that
+# was measured in parts stands once.
 largest() {
   tr -d '\n' <"$1" | tr '{' '\n' | grep "\"kind\": *\"$2\"" | awk -v key="$3" '
     function value(name) { match($0, "\"" name "\": *[^,}]*"); s = substr($0, RSTART, RLENGTH)
                            sub(/^[^:]*: */, "", s); gsub(/"/, "", s); return s }
     { printf "%s %s %s %s\n", value(key), value("name"), value("absmax"), value("argmax_channel") }' |
-    sort -g -r | head -n 3 |
+    sort -g -r | awk '!seen[$2]++' | head -n 3 |
     awk -v key="$3" '{ printf "  %-38s largest |x| %8.2f in channel %d, %s %.1f\n", $2, $3, $4, key, $1 }'
 }
 
