@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// ModelConfig: what config.json means, in words that are the same for every architecture. The forward
-// pass reads only this; which architecture it came from shows nowhere in it.
+// ModelConfig: what config.json means, in words that are the same for every architecture. The
+// forward pass reads only this; which architecture it came from shows nowhere in it.
 
 #include <cstdint>
 #include <optional>
@@ -28,9 +28,10 @@ struct Rope {
   double low_frequency_factor = 1, high_frequency_factor = 4;  // llama3
   double beta_fast = 32, beta_slow = 1;                        // yarn
   bool truncate = true;                                        // yarn: round the ramp's ends
-  double attention_factor = 1;  // yarn, longrope: of cosine and sine; the defaults are worked out by the parser
-  std::uint32_t original_positions = 0;                        // llama3, yarn, longrope, dynamic
-  std::vector<double> short_factor, long_factor;               // longrope, dims / 2 each
+  double attention_factor =
+      1;  // yarn, longrope: of cosine and sine; the defaults are worked out by the parser
+  std::uint32_t original_positions = 0;           // llama3, yarn, longrope, dynamic
+  std::vector<double> short_factor, long_factor;  // longrope, dims / 2 each
 };
 
 struct ModelConfig {
@@ -54,23 +55,23 @@ struct ModelConfig {
   Rope rope;
   std::uint32_t position_offset = 0;  // learned: row of the table for position 0
 
-  float attention_scale = 0;               // of q . k
-  bool scale_by_inverse_layer = false;     // q . k is further divided by layer + 1
+  float attention_scale = 0;                       // of q . k
+  bool scale_by_inverse_layer = false;             // q . k is further divided by layer + 1
   float attention_softcap = 0, logit_softcap = 0;  // 0 = none
   bool causal = true;
-  std::vector<std::uint32_t> windows;      // per layer; 0 = sees everything before it
+  std::vector<std::uint32_t> windows;  // per layer; 0 = sees everything before it
 
   std::uint32_t embedding_width = 0;  // differs from hidden only with project_in / project_out
-  bool tied_head = false;             // as config.json says; Model::tied_head() is what the weights say
-  std::string dtype;                  // of the checkpoint, as config.json says: "bfloat16", …
+  bool tied_head = false;  // as config.json says; Model::tied_head() is what the weights say
+  std::string dtype;       // of the checkpoint, as config.json says: "bfloat16", ...
   std::optional<std::int32_t> bos, eos;
 };
 
 /// Layers a model may have; a larger number in a file is taken for damage.
 inline constexpr std::uint32_t kMaxLayers = 4096;
 
-/// Longest sequence the positions are meant for: the table or max_positions, or what the scaling stretches
-/// it to. Beyond it the model was never trained, and the engine refuses.
+/// Longest sequence the positions are meant for: the table or max_positions, or what the scaling
+/// stretches it to. Beyond it the model was never trained, and the engine refuses.
 std::uint32_t position_limit(const ModelConfig& config) noexcept;
 
 /// Parses config.json. Errors: unsupported (unknown architecture: the known ones are listed),

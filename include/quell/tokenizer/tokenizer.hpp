@@ -39,7 +39,7 @@ class Tokenizer {
   std::optional<std::int32_t> id(std::string_view piece) const noexcept;
   /// What encode puts in front of a text, if anything.
   std::optional<std::int32_t> bos() const noexcept;
-  std::string_view model_type() const noexcept;  // "BPE", "Unigram", …
+  std::string_view model_type() const noexcept;  // "BPE", "Unigram", ...
 
  private:
   struct State;
