@@ -40,8 +40,9 @@ std::set<std::string> registered() {
   for (const fs::path& file : all_files()) {
     if (!is_build_file(file)) continue;
     for (std::string word : build_words(read(file))) {
-      for (const std::string variable : {"${CMAKE_CURRENT_SOURCE_DIR}/", "${quell_SOURCE_DIR}/",
-                                         "${CMAKE_SOURCE_DIR}/", "${PROJECT_SOURCE_DIR}/"}) {
+      for (const std::string variable :
+           {"${CMAKE_CURRENT_SOURCE_DIR}/", "${CMAKE_CURRENT_LIST_DIR}/", "${quell_SOURCE_DIR}/",
+            "${CMAKE_SOURCE_DIR}/", "${PROJECT_SOURCE_DIR}/"}) {
         if (!word.starts_with(variable)) continue;
         const bool here = variable.find("CURRENT") != std::string::npos;
         word = ((here ? file.parent_path() : root()) / word.substr(variable.size())).string();
