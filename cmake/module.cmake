@@ -83,7 +83,7 @@ function(quell_test name)
 endfunction()
 
 # quell_fuzz(name SOURCES ... MODULES ...): one libFuzzer program, fuzz_<name>, built when QUELL_FUZZ is
-# on and run for a minute by tests/run.sh --full, from the inputs in tests/fuzz/seeds/<name>.
+# on and run for a minute by tests/run.sh --full.
 function(quell_fuzz name)
   if(NOT QUELL_FUZZ)
     return()

@@ -153,11 +153,11 @@ if build_preset fuzz fuzz fuzz_targets; then
   while read -r target; do
     name=$(basename "$target")
     corpus="build/fuzz/corpus/$name"
-    seeds="tests/fuzz/seeds/${name#fuzz_}"
     mkdir -p "$corpus"
-    # A finding is written beside the corpus, where the next run does not read it.
+    # The program adds its seeds to the corpus. A finding is written beside it, where the next run does
+    # not read it.
     step "fuzz: $name" "$target" -max_total_time=$fuzz_seconds -rss_limit_mb=2048 -timeout=10 \
-      -artifact_prefix="build/fuzz/$name-" "$corpus" $([ -d "$seeds" ] && echo "$seeds") &&
+      -artifact_prefix="build/fuzz/$name-" "$corpus" &&
       passed=$((passed + 1))
   done < <(find build/fuzz/tests/fuzz -maxdepth 1 -type f -executable -name 'fuzz_*' 2>/dev/null | sort)
 fi
