@@ -30,12 +30,15 @@ finish() {
   exit
 }
 
+# The log of a step: its name in words joined by dashes.
+log_of() { tr -cs '[:alnum:]\n' '-' <<<"$1" | sed "s|.*|$logs/&.log|"; }
+
 # step NAME COMMAND...: runs it with its output in a log, says how long it took; on failure shows the
 # end of the log and counts one failed case.
 step() {
   local name=$1 log started=$SECONDS status
   shift
-  log="$logs/${name// /-}.log"
+  log=$(log_of "$name")
   "$@" >"$log" 2>&1 </dev/null
   status=$?
   printf '%-34s %5d s\n' "$name" $((SECONDS - started))
@@ -91,7 +94,7 @@ skip_reasons() {
 tests() {
   local name=$1 build=$2 results=$2/test-results junit=$2/ctest.xml log started=$SECONDS
   shift 2
-  log="$logs/${name// /-}.log"
+  log=$(log_of "$name")
   rm -rf "$results" "$junit"
   mkdir -p "$results"
   ctest --test-dir "$build" --output-on-failure --no-tests=error -j "$jobs" \
