@@ -37,17 +37,15 @@ class EngineThreads final : public quell::Executor {
 
 class Linear {
  public:
-  static quell::Result<Linear> prepare(quell::MatrixView<const float> weight,
+  static quell::Result<Linear> prepare(quell::MatrixView<const float> weight,  // [OC, IC]
                                        quell::Executor& threads) {
-    QUELL_TRY(packed,
-              quell::kernels::pack(weight, threads));  // chooses the kernel for this machine
+    QUELL_TRY(packed, quell::kernels::pack(weight, threads));  // for the kernels of this machine
     return Linear(std::move(packed));
   }
 
-  quell::Status forward(
-      quell::MatrixView<const float> x,                   // [T, IC]
-      quell::MatrixView<float> y,                         // [T, OC]
-      quell::kernels::Context& context) const {           // threads + scratch, one per caller
+  quell::Status forward(quell::MatrixView<const float> x,  // [T, IC]
+                        quell::MatrixView<float> y,        // [T, OC]
+                        quell::kernels::Context& context) const {
     return quell::kernels::gemm(x, packed_, y, context);  // y = x * W^T
   }
 
