@@ -194,15 +194,17 @@ Result<calib::Corpus> read_corpus(const model::Model& model, const DataOptions& 
     corpus = std::move(read);
   } else {
     QUELL_TRY(tokenizer, tokenizer::Tokenizer::read(model.folder()));
-    if (tokenizer.size() > model.config().vocabulary) {
-      // Ids beyond the embedding would be read past its end; they must not occur.
-      corpus.notes.push_back("the tokenizer has " + std::to_string(tokenizer.size()) +
-                             " tokens, the embedding " + std::to_string(model.config().vocabulary) + " rows");
-    }
     const std::vector<std::filesystem::path> files(data.files.begin(), data.files.end());
     QUELL_TRY(read, calib::read_text(files, tokenizer, cut));
-    read.notes.insert(read.notes.end(), corpus.notes.begin(), corpus.notes.end());
     corpus = std::move(read);
+    for (const std::int32_t id : corpus.ids) {
+      if (static_cast<std::uint32_t>(id) < model.config().vocabulary) continue;
+      return Error{ErrorCode::parse,
+                   "the tokenizer gives the id " + std::to_string(id) + " (" + std::string(tokenizer.piece(id)) +
+                       "), but the embedding has " + std::to_string(model.config().vocabulary) +
+                       " rows; is this the model's own tokenizer?",
+                   (model.folder() / "tokenizer.json").string()};
+    }
   }
   if (!calibration) return corpus;
   corpus = calib::sample(std::move(corpus), static_cast<std::size_t>(data.samples), data.seed);

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The main job as a user runs it: results that verify, that do not depend on threads, instruction set
+// or memory, and that can be evaluated.
+
+#include <gtest/gtest.h>
+
+#include "golden_hashes.hpp"
+#include "program.hpp"
+
+namespace quell::test {
+namespace {
+
+TEST(Quantize, WritesAFolderThatVerifiesAndEvaluates) {
+  const SmallJob job;
+  const io::Json done = quell_json(job.quantize("out"));
+  EXPECT_EQ(done.find("schema")->as_integer(), 1);
+  EXPECT_EQ(done.find("command")->as_string(), "quantize");
+  EXPECT_EQ(done.find("modules")->items().size(), 21u);  // 7 linears in 3 blocks
+  for (const io::Json& module : done.find("modules")->items()) {
+    EXPECT_EQ(module.find("method")->as_string(), "gptq");
+    EXPECT_EQ(module.find("grid")->as_string(), "int4:sym:oc:g32:bf16");
+    EXPECT_LE(module.find("objective")->as_number(), module.find("objective_rtn")->as_number());
+  }
+  // 4 bits and one 16-bit scale for 32 weights, and the 16-byte shapes that compressed-tensors keeps.
+  EXPECT_NEAR(done.find("bits_per_weight")->as_number(), 4.5, 0.05);
+  const io::Json verified = quell_json({"verify", job.path("out")});
+  EXPECT_TRUE(verified.find("complete")->as_boolean());
+  EXPECT_TRUE(verified.find("problems")->items().empty());
+  const io::Json evaluated = quell_json({"eval", job.path("out"), "--against", job.model, "--text", job.text,
+                                         "--context", "64", "--max-tokens", "1024"});
+  EXPECT_GT(evaluated.find("against")->find("kl_mean")->as_number(), 0);
+  EXPECT_EQ(evaluated.find("against")->find("layers")->items().size(), 3u);
+}
+
+TEST(Quantize, GptqIsCloserToTheOriginalThanRounding) {
+  const SmallJob job;
+  const auto kl = [&](const std::string& output) {
+    return quell_json({"eval", job.path(output), "--against", job.model, "--text", job.text, "--context", "64"})
+        .find("against")->find("kl_mean")->as_number();
+  };
+  quell_json(job.quantize("gptq"));
+  quell_json(job.quantize("rtn", {"--method", "rtn"}));
+  EXPECT_LT(kl("gptq"), kl("rtn"));
+}
+
+TEST(Quantize, GivesTheSameBitsForAnyThreadsAndInstructionSet) {
+  const SmallJob job;
+  const std::string one = hash_of(quell_json(job.quantize("one", {"--threads", "1"})));
+  EXPECT_EQ(one.size(), 64u);
+  EXPECT_EQ(hash_of(quell_json(job.quantize("two", {"--threads", "2"}))), one);
+  EXPECT_EQ(hash_of(quell_json(job.quantize("three", {"--threads", "3"}))), one);
+  EXPECT_EQ(hash_of(quell_json(job.quantize("avx2"), {{"QUELL_ISA", "avx2"}})), one);
+  EXPECT_EQ(hash_of(quell_json(job.quantize("scalar"), {{"QUELL_ISA", "scalar"}})), one);
+}
+
+TEST(Quantize, HiddenStatesOnDiskGiveTheSameBits) {
+  const SmallJob job;
+  const std::string free = hash_of(quell_json(job.quantize("free")));
+  const io::Json plan = quell_json(job.quantize("x", {"--dry-run", "--max-memory", "64GB"}));
+  // Hidden states of 8 * 64 tokens of 64 channels are 131,072 bytes; one byte less than all of it
+  // sends them to disk.
+  const auto peak = plan.find("peak_memory_bytes")->as_integer();
+  const io::Json tight = quell_json(job.quantize("tight", {"--max-memory", std::to_string(peak - 1)}));
+  EXPECT_EQ(hash_of(tight), free);
+  expect_error(quell(job.quantize("less", {"--max-memory", "1MB"})), 4, {"--max-memory", "at least", "MiB"});
+  EXPECT_FALSE(std::filesystem::exists(job.path("less")));
+}
+
+TEST(Quantize, StatisticsInPartsGiveTheBitsOfOneRun) {
+  const SmallJob job;
+  // 40 sequences of 64 tokens are two chunks of 2,048 tokens, one for each part.
+  const std::vector<std::string> data = {"--calib", job.text, "--seqlen", "64", "--samples", "40"};
+  const auto run = [&](std::vector<std::string> arguments, bool with_data) {
+    arguments.insert(arguments.begin(), {"quantize", job.model});
+    if (with_data) arguments.insert(arguments.end(), data.begin(), data.end());
+    return quell_json(arguments);
+  };
+  run({"--save-stats", job.path("all.stats")}, true);
+  run({"--save-stats", job.path("1.stats"), "--shard", "1/2"}, true);
+  run({"--save-stats", job.path("2.stats"), "--shard", "2/2"}, true);
+  quell_json({"stats", "merge", job.path("merged.stats"), job.path("2.stats"), job.path("1.stats")});
+  EXPECT_EQ(read_bytes(job.path("merged.stats")), read_bytes(job.path("all.stats")));
+  const io::Json one = run({"-o", job.path("one"), "--stats", job.path("all.stats")}, false);
+  const io::Json parts = run({"-o", job.path("parts"), "--stats", job.path("merged.stats")}, false);
+  EXPECT_EQ(hash_of(one), hash_of(parts));
+
+  expect_error(quell({"stats", "merge", job.path("twice"), job.path("1.stats"), job.path("1.stats")}), 2,
+               {"part 1 of 2", "twice"});
+  expect_error(quell({"quantize", job.model, "-o", job.path("half"), "--stats", job.path("1.stats")}), 2,
+               {"1 of 2 parts", "merge"});
+  make_model(job.folder / "other", {"1", "64", "4", "2", "160", "300", "1"});
+  expect_error(quell({"quantize", job.path("other"), "-o", job.path("o"), "--stats", job.path("all.stats")}), 3,
+               {"made for model"});
+}
+
+TEST(Quantize, RulesChooseMethodsAndGridsAndIgnoreKeeps) {
+  const SmallJob job;
+  const io::Json done = quell_json(job.quantize(
+      "out", {"--rule", "*.down_proj=rtn@int8:sym:oc:g32", "--rule", "*.0.mlp.*=keep", "--ignore", "*.q_proj"}));
+  std::size_t rounded = 0;
+  for (const io::Json& module : done.find("modules")->items()) {
+    const std::string& name = module.find("name")->as_string();
+    EXPECT_EQ(name.find("q_proj"), std::string::npos);
+    EXPECT_EQ(name.find("layers.0.mlp"), std::string::npos);
+    if (name.ends_with("down_proj")) {
+      ++rounded;
+      EXPECT_EQ(module.find("method")->as_string(), "rtn");
+      EXPECT_EQ(module.find("grid")->as_string(), "int8:sym:oc:g32:bf16");
+    }
+  }
+  EXPECT_EQ(rounded, 2u);
+}
+
+TEST(Quantize, EveryGridCanBeWrittenReadAndEvaluated) {
+  const SmallJob job;
+  const char* kGrids[] = {"int2:sym:oc:g32", "int3:asym:oc:g32",  "int4:sym:ic:g16", "int4:asym:oc:g48",
+                          "int4n:sym:oc:row", "int8:sym:oc:row:f32", "int8full:asym:ic:row", "int4:asym:oc:g32"};
+  for (const char* grid : kGrids) {
+    SCOPED_TRACE(grid);
+    const std::string output = std::string("out-") + grid;
+    quell_json(job.quantize(output, {"--rule", std::string("*=") + grid}));
+    const io::Json result = quell_json({"eval", job.path(output), "--against", job.model, "--text", job.text,
+                                        "--context", "64", "--max-tokens", "256"});
+    EXPECT_LT(result.find("against")->find("kl_mean")->as_number(), 1.0);
+  }
+}
+
+TEST(Quantize, AnUnknownArchitectureCanStillBeRounded) {
+  const SmallJob job;
+  const std::string config = job.model + "/config.json";
+  std::string text = read_bytes(config);
+  for (const std::string word : {"LlamaForCausalLM", "\"llama\""}) {
+    text.replace(text.find(word), word.size(), word[0] == '"' ? "\"novel\"" : "NovelForCausalLM");
+  }
+  write_bytes(config, text);
+  expect_error(quell(job.quantize("out")), 3, {"NovelForCausalLM", "LlamaForCausalLM", "--method rtn"});
+  const io::Json done = quell_json({"quantize", job.model, "-o", job.path("rounded"), "--method", "rtn"});
+  EXPECT_EQ(done.find("modules")->items().size(), 21u);
+}
+
+// The whole chain in three hashes: rounding, feedback with search, feedback in the native layout on an
+// asymmetric ragged grid. They change only when results change, which is then a decision.
+TEST(Quantize, HashesOfThreeSmallResultsAreGolden) {
+  const SmallJob job;
+  EXPECT_EQ(hash_of(quell_json(job.quantize("a", {"--method", "rtn"}))), QUELL_GOLDEN_RTN);
+  EXPECT_EQ(hash_of(quell_json(job.quantize("b"))), QUELL_GOLDEN_GPTQ);
+  EXPECT_EQ(hash_of(quell_json(job.quantize("c", {"--asym", "--group-size", "48", "--to", "quell"}))),
+            QUELL_GOLDEN_NATIVE);
+}
+
+}  // namespace
+}  // namespace quell::test

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Killed, interrupted and failing runs: what is left is either complete or resumable, and the end has the
+// bytes of an undisturbed run.
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstdlib>
+
+#include "program.hpp"
+
+namespace quell::test {
+namespace {
+
+Environment fault(const std::string& call, long at, const std::string& action, const std::string& error = "EIO") {
+  return {{"LD_PRELOAD", QUELL_FAULTS}, {"QUELL_FAULT_CALL", call}, {"QUELL_FAULT_AT", std::to_string(at)},
+          {"QUELL_FAULT_ACTION", action}, {"QUELL_FAULT_ERRNO", error}};
+}
+
+bool has_temporary_files(const std::filesystem::path& folder) {
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const bool known = name.ends_with(".safetensors") || name.ends_with(".json") || name == "quell.manifest";
+    if (!known) return true;
+  }
+  return false;
+}
+
+long counted_calls(const SmallJob& job, const std::string& output) {
+  const std::string file = job.path("count");
+  Environment environment = fault("any", 0, "error");
+  environment["QUELL_FAULT_COUNT"] = file;
+  const Ended ended = quell(job.quantize(output), environment);
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  return std::strtol(read_bytes(file).c_str(), nullptr, 10);
+}
+
+// SIGKILL before system calls spread over the whole run. Each kill is followed by a resume that must give
+// the hash of the run that nobody disturbed.
+TEST(Resume, AfterAKillAtAnyMomentGivesTheSameBytes) {
+  const SmallJob job;
+  const std::string expected = hash_of(quell_json(job.quantize("whole")));
+  const long calls = counted_calls(job, "counted");
+  ASSERT_GT(calls, 100);
+  constexpr int kKills = 20;
+  for (int k = 0; k < kKills; ++k) {
+    // Odd steps of a number prime to most, so that kills fall on different kinds of calls.
+    const long at = 1 + (calls - 1) * k / (kKills - 1) - (k % 3 == 1 && k > 1 ? 7 : 0);
+    SCOPED_TRACE("killed before call " + std::to_string(at) + " of " + std::to_string(calls));
+    const std::string output = "killed" + std::to_string(k);
+    const Ended killed = quell(job.quantize(output), fault("any", at, "kill"));
+    EXPECT_EQ(killed.signal, SIGKILL) << killed.err;
+    const Ended verified = quell({"verify", job.path(output)});
+    const bool complete = verified.code == 0;
+    if (!complete) {
+      EXPECT_EQ(hash_of(quell_json(job.quantize(output))), expected);
+    }
+    EXPECT_EQ(quell({"verify", job.path(output)}).code, 0);
+    EXPECT_FALSE(has_temporary_files(job.path(output)));
+    EXPECT_EQ(read_bytes(job.path(output) + "/config.json"), read_bytes(job.path("whole") + "/config.json"));
+  }
+}
+
+TEST(Resume, AtMostOneModuleIsLost) {
+  const SmallJob job;
+  const long calls = counted_calls(job, "counted");
+  quell(job.quantize("out"), fault("any", calls * 3 / 4, "kill"));
+  const io::Json resumed = quell_json(job.quantize("out"));
+  // Three quarters of the calls of a run of 21 modules and some overhead at both ends.
+  EXPECT_GE(resumed.find("resumed_modules")->as_integer(), 12);
+}
+
+TEST(Resume, IsRefusedForAnotherPlanNamingTheDifference) {
+  const SmallJob job;
+  const long calls = counted_calls(job, "counted");
+  quell(job.quantize("out"), fault("any", calls / 2, "kill"));
+  expect_error(quell(job.quantize("out", {"--damp-percent", "0.05"})), 4, {"damp_percent"});
+  expect_error(quell(job.quantize("out", {"--seed", "7"})), 4, {"calibration"});
+  EXPECT_EQ(quell(job.quantize("out", {"--damp-percent", "0.05", "--force"})).code, 0);
+}
+
+TEST(Resume, AFullDiskIsAResourceErrorAndTheRunCanGoOn) {
+  const SmallJob job;
+  const std::string expected = hash_of(quell_json(job.quantize("whole")));
+  const long calls = counted_calls(job, "counted");
+  for (const char* call : {"write", "sync", "rename", "reserve"}) {
+    for (const long at : {1L, 2L, 9L, calls / 6}) {
+      SCOPED_TRACE(std::string(call) + " " + std::to_string(at));
+      const std::string output = std::string("out-") + call + std::to_string(at);
+      Environment environment = fault(call, at, "error", std::string(call) == "sync" ? "EIO" : "ENOSPC");
+      environment["QUELL_FAULT_PATH"] = job.path(output);
+      const Ended failed = quell(job.quantize(output), environment);
+      if (failed.code != 0) {
+        EXPECT_EQ(failed.code, 4) << failed.err;
+        EXPECT_NE(quell({"verify", job.path(output)}).code, 0);
+        EXPECT_EQ(hash_of(quell_json(job.quantize(output))), expected);
+      }
+      EXPECT_EQ(quell({"verify", job.path(output)}).code, 0);
+    }
+  }
+}
+
+TEST(Resume, AnInterruptFinishesTheModuleAndExitsWith130) {
+  const SmallJob job;
+  // The parent cannot time a signal to a module, so the shell sends one as soon as the journal shows
+  // that some modules are done; a run that ends before that is a run that was too quick to interrupt.
+  std::string command = "out=$1; shift; \"$@\" >/dev/null 2>$out.err & pid=$!; "
+                        "for i in $(seq 400); do [ -d $out ] && [ \"$(cat $out/*journal* 2>/dev/null | wc -l)\" -ge 4 ] && break; "
+                        "kill -0 $pid 2>/dev/null || break; sleep 0.005; done; kill -INT $pid 2>/dev/null; wait $pid";
+  std::vector<std::string> arguments = {"/bin/bash", "-c", command, "bash", job.path("out"), QUELL_PROGRAM};
+  const std::vector<std::string> more = job.quantize("out", {"--samples", "40"});
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  const Ended ended = run_process(arguments);
+  if (ended.code == 0) GTEST_SKIP() << "the run ended before it could be interrupted";
+  EXPECT_EQ(ended.code, 130) << read_bytes(job.path("out") + ".err");
+  EXPECT_NE(read_bytes(job.path("out") + ".err").find("again to continue"), std::string::npos);
+  const io::Json resumed = quell_json(job.quantize("out", {"--samples", "40"}));
+  EXPECT_GE(resumed.find("resumed_modules")->as_integer(), 1);
+}
+
+TEST(Resume, TwoRunsOnOneFolderDoNotMeet) {
+  const SmallJob job;
+  std::string command = "out=$1; shift; \"$@\" --samples 40 >/dev/null 2>&1 & pid=$!; "
+                        "for i in $(seq 400); do ls $out/*lock* >/dev/null 2>&1 && break; sleep 0.005; done; "
+                        "\"$@\" --samples 40; code=$?; wait $pid; exit $code";
+  std::vector<std::string> arguments = {"/bin/bash", "-c", command, "bash", job.path("out"), QUELL_PROGRAM};
+  const std::vector<std::string> more = job.quantize("out");
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  const Ended second = run_process(arguments);
+  // Either it met the owner (4), or the owner was done already (2: the folder is complete).
+  EXPECT_TRUE(second.code == 4 || second.code == 2) << second.code << second.err;
+  if (second.code == 4) {
+    EXPECT_NE(second.err.find("pid"), std::string::npos) << second.err;
+  }
+}
+
+}  // namespace
+}  // namespace quell::test
