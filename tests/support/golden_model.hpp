@@ -40,16 +40,20 @@ struct GoldenTensor {
   std::string name;
   std::vector<std::uint64_t> shape;
   std::vector<float> values;
-  std::string dtype = "F32";  // what the file says; the bytes are always those of `values`
+  std::string dtype = "F32";  // what the file says; the bytes are those of `values` all the same
+  std::string raw = {};       // bytes to write instead, if any
 
   std::string bytes() const {
+    if (!raw.empty()) return raw;
     return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
   }
 };
 
 inline GoldenTensor golden_tensor(const std::string& name,
                                   const std::vector<std::uint64_t>& shape) {
-  GoldenTensor tensor{name, shape, {}};
+  GoldenTensor tensor;
+  tensor.name = name;
+  tensor.shape = shape;
   std::uint64_t count = 1;
   for (const std::uint64_t size : shape) count *= size;
   for (std::uint64_t i = 0; i < count; ++i) {
