@@ -50,10 +50,7 @@ constexpr std::string_view kByteLevel =
     R"("post_processor":{"type":"ByteLevel","trim_offsets":false},"decoder":{"type":"ByteLevel"})";
 constexpr std::string_view kSplit =
     R"("added_tokens":[],"normalizer":{"type":"NFC"},"pre_tokenizer":{"type":"Sequence","pretokenizers":[)"
-    R"({"type":"Split","pattern":{"Regex":"\\p{L}+|\\p{N}{1,3}|[^\\s]+|\\s+(?!\\S)"
-}
-, "behavior" : "Isolated", "invert" : false
-},)"
+    R"j({"type":"Split","pattern":{"Regex":"\\p{L}+|\\p{N}{1,3}|[^\\s]+|\\s+(?!\\S)"},"behavior":"Isolated","invert":false},)j"
     R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":false}]},"post_processor":null,"decoder":null)";
 constexpr std::string_view kPieces =
     R"("added_tokens":[{"id":0,"content":"<unk>","special":true},{"id":1,"content":"<s>","special":true}],)"
