@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "quell/kernels/tensor_stats.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "quell/kernels/isa.hpp"
+#include "support/same_bits.hpp"
+
+namespace quell::kernels {
+namespace {
+
+using test::Numbers;
+using test::same_bits;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+void expect_equal(const PowerSums& found, const PowerSums& expected, std::size_t index = 0) {
+  EXPECT_EQ(found.count, expected.count) << index;
+  EXPECT_EQ(found.nonfinite, expected.nonfinite) << index;
+  EXPECT_TRUE(same_bits(found.sum, expected.sum)) << index;
+  EXPECT_TRUE(same_bits(found.sum2, expected.sum2)) << index;
+  EXPECT_TRUE(same_bits(found.sum3, expected.sum3)) << index;
+  EXPECT_TRUE(same_bits(found.sum4, expected.sum4)) << index;
+  EXPECT_TRUE(same_bits(found.sum_abs, expected.sum_abs)) << index;
+  EXPECT_EQ(found.max_abs, expected.max_abs) << index;
+  EXPECT_EQ(found.argmax_abs, expected.argmax_abs) << index;
+}
+
+class Sums : public testing::Test {
+ protected:
+  SerialExecutor serial_;
+  Context context_{serial_};
+};
+
+TEST_F(Sums, OfOneToFourAreKnown) {
+  const std::vector<float> x = {1, -2, 3, -4};
+  const PowerSums sums = power_sums({x.data(), 2, 2}, context_);
+  expect_equal(sums, {4, 0, -2, 30, -44, 354, 10, 4, 3});
+  std::vector<PowerSums> rows(2), cols(2);
+  row_sums({x.data(), 2, 2}, rows, context_);
+  expect_equal(rows[0], {2, 0, -1, 5, -7, 17, 3, 2, 1});
+  expect_equal(rows[1], {2, 0, -1, 25, -37, 337, 7, 4, 1});
+  column_sums({x.data(), 2, 2}, cols, context_);
+  expect_equal(cols[0], {2, 0, 4, 10, 28, 82, 4, 3, 1});
+  expect_equal(cols[1], {2, 0, -6, 20, -72, 272, 6, 4, 1});
+}
+
+TEST_F(Sums, LeaveOutWhatIsNotFinite) {
+  const std::vector<float> x = {kNaN, 2, kInfinity, -kInfinity, -2, 0};
+  const PowerSums sums = power_sums({x.data(), 1, 6}, context_);
+  expect_equal(sums, {3, 3, 0, 8, 0, 32, 4, 2, 1});  // the first of the two twos
+  const std::vector<float> none(20, kNaN);
+  expect_equal(power_sums({none.data(), 4, 5}, context_), {0, 20, 0, 0, 0, 0, 0, 0, 0});
+  std::vector<PowerSums> cols(6);
+  column_sums({x.data(), 1, 6}, cols, context_);
+  expect_equal(cols[0], {0, 1, 0, 0, 0, 0, 0, 0, 0});
+  expect_equal(cols[4], {1, 0, -2, 4, -8, 16, 2, 2, 0});
+}
+
+TEST_F(Sums, FindTheFirstLargestEvenAmongZeros) {
+  const std::vector<float> x = {kNaN, 0.0f, -0.0f};
+  EXPECT_EQ(power_sums({x.data(), 1, 3}, context_).argmax_abs, 1u);
+  std::vector<float> many(10000, 1.0f);
+  many[4500] = -7.0f;
+  many[9000] = 7.0f;
+  EXPECT_EQ(power_sums({many.data(), 1, many.size()}, context_).argmax_abs, 4500u);
+  EXPECT_EQ(power_sums({many.data(), 100, 100}, context_).argmax_abs, 4500u);
+  std::vector<PowerSums> column(1);
+  column_sums({many.data(), many.size(), 1}, column, context_);
+  EXPECT_EQ(column[0].argmax_abs, 4500u);
+}
+
+TEST_F(Sums, OfNothingAreZero) {
+  expect_equal(power_sums({}, context_), {});
+  std::vector<PowerSums> three(3, PowerSums{1, 1, 1, 1, 1, 1, 1, 1, 1});
+  row_sums({nullptr, 3, 0}, three, context_);
+  for (const PowerSums& sums : three) expect_equal(sums, {});
+  three.assign(3, PowerSums{1, 1, 1, 1, 1, 1, 1, 1, 1});
+  column_sums({nullptr, 0, 3}, three, context_);
+  for (const PowerSums& sums : three) expect_equal(sums, {});
+}
+
+TEST_F(Sums, AgreeWithLongDouble) {
+  const std::size_t rows = 37, cols = 9001;  // rows of three chunks, the last ragged
+  std::vector<float> x(rows * cols);
+  Numbers numbers(1);
+  numbers.fill(x);
+  x[123456] = 4e4f;  // an outlier that owns the fourth power
+  const auto check = [](const PowerSums& found, const std::vector<float>& values) {
+    long double sum = 0, sum2 = 0, sum3 = 0, sum4 = 0, abs = 0, abs3 = 0;
+    for (const float value : values) {
+      const long double d = value;
+      sum += d;
+      sum2 += d * d;
+      sum3 += d * d * d;
+      sum4 += d * d * d * d;
+      abs += std::fabs(d);
+      abs3 += std::fabs(d * d * d);
+    }
+    // A lane adds 256 terms of a chunk, chunks are added one by one: fewer than 600 roundings of
+    // 2^-53 of the sum of magnitudes.
+    const double bound = 600 * 0x1p-53;
+    EXPECT_NEAR(found.sum, static_cast<double>(sum), bound * static_cast<double>(abs));
+    EXPECT_NEAR(found.sum2, static_cast<double>(sum2), bound * static_cast<double>(sum2));
+    EXPECT_NEAR(found.sum3, static_cast<double>(sum3), bound * static_cast<double>(abs3));
+    EXPECT_NEAR(found.sum4, static_cast<double>(sum4), bound * static_cast<double>(sum4));
+    EXPECT_NEAR(found.sum_abs, static_cast<double>(abs), bound * static_cast<double>(abs));
+  };
+  const PowerSums all = power_sums({x.data(), rows, cols}, context_);
+  check(all, x);
+  EXPECT_EQ(all.argmax_abs, 123456u);
+  std::vector<PowerSums> per_row(rows), per_col(cols);
+  row_sums({x.data(), rows, cols}, per_row, context_);
+  for (std::size_t r = 0; r < rows; ++r) {
+    check(per_row[r], {x.begin() + static_cast<std::ptrdiff_t>(r * cols),
+                       x.begin() + static_cast<std::ptrdiff_t>((r + 1) * cols)});
+  }
+  column_sums({x.data(), rows, cols}, per_col, context_);
+  for (std::size_t c = 0; c < cols; c += 111) {
+    std::vector<float> column;
+    for (std::size_t r = 0; r < rows; ++r) column.push_back(x[r * cols + c]);
+    check(per_col[c], column);
+  }
+}
+
+TEST_F(Sums, DoNotDependOnStridesThreadsOrInstructionSet) {
+  const std::size_t rows = 411, cols = 1300, stride = 1307;  // two tasks of 64 chunks
+  std::vector<float> wide(rows * stride, 99.0f), tight;
+  Numbers numbers(2);
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (std::size_t c = 0; c < cols; ++c) {
+      wide[r * stride + c] = numbers.bell();
+      tight.push_back(wide[r * stride + c]);
+    }
+  }
+  tight[7] = wide[7] = kNaN;
+  const MatrixView<const float> strided(wide.data(), rows, cols, stride);
+  const MatrixView<const float> contiguous(tight.data(), rows, cols);
+  const PowerSums expected = power_sums(contiguous, context_);
+  std::vector<PowerSums> expected_rows(rows), expected_cols(cols);
+  row_sums(contiguous, expected_rows, context_);
+  column_sums(contiguous, expected_cols, context_);
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+    set_isa_cap(isa);
+    for (const unsigned threads : {1u, 2u, 3u}) {
+      const auto executor = make_openmp_executor(threads);
+      Context context(*executor);
+      expect_equal(power_sums(strided, context), expected);
+      std::vector<PowerSums> found_rows(rows), found_cols(cols);
+      row_sums(strided, found_rows, context);
+      column_sums(strided, found_cols, context);
+      for (std::size_t r = 0; r < rows; ++r) expect_equal(found_rows[r], expected_rows[r], r);
+      for (std::size_t c = 0; c < cols; ++c) expect_equal(found_cols[c], expected_cols[c], c);
+    }
+  }
+  clear_isa_cap();
+}
+
+TEST_F(Sums, OfLongColumnsAreFoldedInChunks) {
+  std::vector<float> x(2 * 4096 + 5, 1.0f);
+  x[8000] = 3.0f;
+  std::vector<PowerSums> sums(1);
+  column_sums({x.data(), x.size(), 1}, sums, context_);
+  EXPECT_EQ(sums[0].sum, static_cast<double>(x.size()) + 2);
+  EXPECT_EQ(sums[0].argmax_abs, 8000u);
+}
+
+TEST_F(Sums, OfTheLargestFloatsDoNotOverflow) {
+  const std::vector<float> x(100, std::numeric_limits<float>::max());
+  const PowerSums sums = power_sums({x.data(), 10, 10}, context_);
+  EXPECT_TRUE(std::isfinite(sums.sum4));
+  EXPECT_EQ(sums.count, 100u);
+}
+
+}  // namespace
+}  // namespace quell::kernels
