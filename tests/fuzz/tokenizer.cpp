@@ -61,7 +61,7 @@ constexpr std::string_view kPieces =
     R"("decoder":{"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},)"
     R"({"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]})";
 constexpr std::string_view kMetaspace =
-    R"("added_tokens":[],"normalizer":{"type":"Sequence","normalizers":[{"type":"Lowercase"},{"type":"NFKC"},{"type":"Strip"}]},)"
+    R"("added_tokens":[],"normalizer":{"type":"Sequence","normalizers":[{"type":"Lowercase"},{"type":"NFKC"},{"type":"Strip","strip_left":true,"strip_right":true}]},)"
     R"("pre_tokenizer":{"type":"Metaspace","replacement":"▁","add_prefix_space":true,"prepend_scheme":"always"},)"
     R"("post_processor":null,"decoder":{"type":"Metaspace","replacement":"▁","add_prefix_space":true})";
 constexpr std::string_view kBert =
