@@ -66,8 +66,9 @@ std::uint32_t position_limit(const ModelConfig& config) noexcept {
   if (config.positions == Positions::learned) return config.max_positions;
   const Rope& rope = config.rope;
   double stretched = 0;
-  if (rope.scaling == Rope::Scaling::dynamic || rope.scaling == Rope::Scaling::yarn ||
-      rope.scaling == Rope::Scaling::llama3) {
+  // These two are switched on for a model whose max_position_embeddings may still be the trained
+  // length; with the others that field is already what the scaling was trained for.
+  if (rope.scaling == Rope::Scaling::dynamic || rope.scaling == Rope::Scaling::yarn) {
     stretched = std::floor(rope.factor * rope.original_positions);
   }
   const double limit = std::max(static_cast<double>(config.max_positions), stretched);
