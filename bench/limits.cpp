@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "limits.hpp"
+
+#include <chrono>
+
+#include "kernels/target.hpp"
+#include "quell/kernels/isa.hpp"
+
+#if QUELL_X86
+#include <immintrin.h>
+#endif
+
+namespace quell::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
+}  // namespace quell::bench
+
+#if QUELL_X86
+// 24 chains (12 with 16 registers) cover two units of latency 4 with room to spare. The
+// instructions are written out because a compiler may keep copies of equal accumulators and spill.
+QUELL_TARGET_BEGIN(QUELL_TARGET_AVX512)
+namespace quell::bench {
+namespace {
+void multiply_512(std::size_t rounds) {
+  __m512 sum[24];
+  QUELL_UNROLL
+  for (int i = 0; i < 24; ++i) sum[i] = _mm512_set1_ps(static_cast<float>(i));
+  const __m512 x = _mm512_set1_ps(1.0001f), y = _mm512_set1_ps(0.999f);
+  for (std::size_t round = 0; round < rounds; ++round) {
+    QUELL_UNROLL
+    for (int i = 0; i < 24; ++i) {
+      __asm__("vfmadd231ps %1, %2, %0" : "+v"(sum[i]) : "v"(x), "v"(y));
+    }
+  }
+  QUELL_UNROLL
+  for (int i = 0; i < 24; ++i) __asm__ volatile("" ::"v"(sum[i]));
+}
+}  // namespace
+}  // namespace quell::bench
+QUELL_TARGET_END
+
+QUELL_TARGET_BEGIN(QUELL_TARGET_AVX2)
+namespace quell::bench {
+namespace {
+void multiply_256(std::size_t rounds) {
+  __m256 sum[12];
+  QUELL_UNROLL
+  for (int i = 0; i < 12; ++i) sum[i] = _mm256_set1_ps(static_cast<float>(i));
+  const __m256 x = _mm256_set1_ps(1.0001f), y = _mm256_set1_ps(0.999f);
+  for (std::size_t round = 0; round < rounds; ++round) {
+    QUELL_UNROLL
+    for (int i = 0; i < 12; ++i) {
+      __asm__("vfmadd231ps %1, %2, %0" : "+x"(sum[i]) : "x"(x), "x"(y));
+    }
+  }
+  QUELL_UNROLL
+  for (int i = 0; i < 12; ++i) __asm__ volatile("" ::"x"(sum[i]));
+}
+}  // namespace
+}  // namespace quell::bench
+QUELL_TARGET_END
+#endif
+
+namespace quell::bench {
+
+double fma_limit(Executor& executor) {
+#if QUELL_X86
+  using kernels::Isa;
+  const bool wide = kernels::has(Isa::avx512);
+  if (!kernels::has(Isa::avx2)) return 0;
+  const std::size_t rounds = wide ? 250000 : 500000;  // 12 or 6 cycles each
+  const unsigned threads = executor.width();
+  const auto start = Clock::now();
+  executor.run(threads, 1, [&](std::size_t begin, std::size_t end, unsigned) {
+    for (std::size_t i = begin; i < end; ++i) {
+      if (wide) {
+        multiply_512(rounds);
+      } else {
+        multiply_256(rounds);
+      }
+    }
+  });
+  const double flops =
+      static_cast<double>(threads) * static_cast<double>(rounds) * 2 * (wide ? 24 * 16 : 12 * 8);
+  return flops / seconds_since(start) * 1e-9;
+#else
+  static_cast<void>(executor);
+  return 0;
+#endif
+}
+
+double read_limit(Executor& executor, const std::byte* data, std::size_t bytes) {
+  constexpr std::size_t kLine = 64, kGrain = std::size_t{1} << 20;
+  const auto start = Clock::now();
+  executor.run(bytes / kLine, kGrain / kLine, [&](std::size_t begin, std::size_t end, unsigned) {
+    // One word of each line, in four independent sums: the lines are what costs.
+    std::size_t sum[4] = {};
+    for (std::size_t line = begin; line < end; ++line) {
+      __builtin_prefetch(data + line * kLine + 2048);
+      sum[line % 4] += *reinterpret_cast<const std::size_t*>(data + line * kLine);
+    }
+    __asm__ volatile("" ::"r"(sum[0] + sum[1] + sum[2] + sum[3]));
+  });
+  return static_cast<double>(bytes) / seconds_since(start) * 1e-9;
+}
+
+}  // namespace quell::bench

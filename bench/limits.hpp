@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The bounds that results are divided by, measured in the same process and the same minutes: shared
+// machines change their speed by half within an hour, so only such ratios count.
+
+#include <cstddef>
+
+#include "quell/core/executor.hpp"
+
+namespace quell::bench {
+
+/// f32 fused multiply-adds, 2 flops each, from registers alone, on all threads of the executor,
+/// with the widest vectors that the instruction-set cap allows: GFLOP/s. Takes some 3 ms.
+double fma_limit(Executor& executor);
+
+/// Bytes a second at which all threads together read `bytes` bytes once: GB/s.
+double read_limit(Executor& executor, const std::byte* data, std::size_t bytes);
+
+}  // namespace quell::bench
