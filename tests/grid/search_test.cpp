@@ -79,7 +79,8 @@ TEST(ScaleSearch, ReachesTheKnownErrorsOnGaussianValues) {
 
 // Every scale on a fine scan, both signs, every zero; least-squares refined: the error that a
 // search without limits would leave.
-double exhaustive_error(const GridSpec& grid, std::span<const float> x) {
+double exhaustive_error(const GridSpec& grid, std::span<const float> values) {
+  const std::vector<double> x(values.begin(), values.end());
   const FormatInfo& format = info(grid.format);
   const int top = (1 << format.bits) - 1;
   double lo = 0, hi = 0;

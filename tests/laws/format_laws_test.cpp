@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -135,7 +136,7 @@ TEST_P(FormatLaw, EveryElementTakesTheNearestValueOfItsGroup) {
           const int zero =
               grid.symmetric ? symmetric_zero(grid.format) : tensor.parameters().zeros[index];
           const double w = static_cast<double>(named.matrix(r, c));
-          double nearest = INFINITY;
+          double nearest = std::numeric_limits<double>::infinity();
           for (int code = range.lowest; code <= range.highest; ++code) {
             nearest = std::fmin(nearest, std::fabs((code - zero) * scale - w));
           }
