@@ -6,6 +6,7 @@
 
 #include <clocale>
 #include <csignal>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <memory>
@@ -72,6 +73,22 @@ int run(int argc, char** argv) {
 
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const bool json = std::find(arguments.begin(), arguments.end(), "--json") != arguments.end();
+  if (!arguments.empty() && !arguments[0].starts_with('-')) {
+    std::vector<std::string> names;
+    std::string list;
+    for (const CLI::App* verb : app.get_subcommands({})) {
+      names.push_back(verb->get_name());
+      list += (list.empty() ? "" : ", ") + names.back();
+    }
+    if (std::find(names.begin(), names.end(), arguments[0]) == names.end()) {
+      const std::string closest = pipeline::nearest(arguments[0], names);
+      print_error({ErrorCode::usage,
+                   "\"" + arguments[0] + "\" is no verb of quell" +
+                       (closest.empty() ? "; the verbs are " + list : "; did you mean " + closest + "?")},
+                  json);
+      return exit_code(ErrorCode::usage);
+    }
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

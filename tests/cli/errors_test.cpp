@@ -281,7 +281,7 @@ TEST(H12AndH13, IdsAndLengthsThatDoNotFit) {
   write_bytes(ids, npy("<i4", "(3,)", int32s({1, -2, 3})));
   expect_error(eval(false), 3, {"-2", "position 1"});
   write_bytes(ids, npy("<i8", "(1,)", std::string(8, '\0')));
-  expect_error(eval(false), 3, {"ids.npy", "i8"});
+  expect_error(eval(false), 3, {"ids.npy", "int64"});
   write_bytes(ids, npy("<i4", "(4,)", int32s({1, 2, 3, 4})));
   write_bytes(lengths, npy("<i4", "(2,)", int32s({4, 0})));
   expect_error(eval(true), 3, {"length 0"});

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <initializer_list>
 #include <string>
@@ -70,9 +71,12 @@ struct SmallJob {
 
   std::string path(const std::string& name) const { return (folder / name).string(); }
   std::vector<std::string> quantize(const std::string& output, std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {"quantize", model,      "-o",         path(output), "--calib",
-                                          text,       "--seqlen", "64",         "--samples",  "8",
-                                          "--group-size", "32"};
+    std::vector<std::string> arguments = {"quantize", model, "-o", path(output), "--calib", text, "--seqlen", "64"};
+    const auto given = [&](const std::string& option) {
+      return std::find(more.begin(), more.end(), option) != more.end();
+    };
+    if (!given("--samples")) arguments.insert(arguments.end(), {"--samples", "8"});
+    if (!given("--group-size")) arguments.insert(arguments.end(), {"--group-size", "32"});
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
   }

@@ -121,11 +121,11 @@ TEST(Resume, AnInterruptFinishesTheModuleAndExitsWith130) {
 
 TEST(Resume, TwoRunsOnOneFolderDoNotMeet) {
   const SmallJob job;
-  std::string command = "out=$1; shift; \"$@\" --samples 40 >/dev/null 2>&1 & pid=$!; "
+  std::string command = "out=$1; shift; \"$@\" >/dev/null 2>&1 & pid=$!; "
                         "for i in $(seq 400); do ls $out/*lock* >/dev/null 2>&1 && break; sleep 0.005; done; "
-                        "\"$@\" --samples 40; code=$?; wait $pid; exit $code";
+                        "\"$@\"; code=$?; wait $pid; exit $code";
   std::vector<std::string> arguments = {"/bin/bash", "-c", command, "bash", job.path("out"), QUELL_PROGRAM};
-  const std::vector<std::string> more = job.quantize("out");
+  const std::vector<std::string> more = job.quantize("out", {"--samples", "40"});
   arguments.insert(arguments.end(), more.begin(), more.end());
   const Ended second = run_process(arguments);
   // Either it met the owner (4), or the owner was done already (2: the folder is complete).

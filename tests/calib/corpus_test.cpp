@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// How text becomes sequences, and sequences chunks.
+
+#include "quell/calib/corpus.hpp"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "support/files.hpp"
+
+namespace quell::calib {
+namespace {
+
+// A byte-level tokenizer without merges: every byte of plain ASCII is one token, BOS (id 0) in front.
+std::filesystem::path byte_tokenizer(const test::TemporaryFolder& folder, bool bos = true) {
+  std::string vocabulary = "\"<b>\":0,\"\xC4\xA0\":1,\"\xC4\x8A\":2";
+  for (char c = 'a'; c <= 'z'; ++c) vocabulary += std::string(",\"") + c + "\":" + std::to_string(c - 'a' + 3);
+  const std::string post =
+      bos ? R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<b>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],)"
+            R"("pair":[],"special_tokens":{"<b>":{"id":"<b>","ids":[0],"tokens":["<b>"]}}})"
+          : "null";
+  test::write_bytes(folder / "tokenizer.json",
+                    R"({"version":"1.0","added_tokens":[{"id":0,"content":"<b>","special":true,"normalized":false,)"
+                    R"("single_word":false,"lstrip":false,"rstrip":false}],"normalizer":null,"pre_tokenizer":)"
+                    R"({"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},)"
+                    R"("post_processor":)" + post + R"(,"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{)" +
+                        vocabulary + R"(},"merges":[]}})");
+  return folder.path();
+}
+
+Result<Corpus> cut(const std::string& text, CutOptions options, bool bos = true, const std::string& name = "text.txt") {
+  const test::TemporaryFolder folder;
+  auto tokenizer = tokenizer::Tokenizer::read(byte_tokenizer(folder, bos));
+  EXPECT_TRUE(tokenizer) << tokenizer.error().message;
+  const std::filesystem::path file = folder / name;
+  test::write_bytes(file, text);
+  return read_text({&file, 1}, *tokenizer, options);
+}
+
+using Lengths = std::vector<std::uint32_t>;
+
+TEST(Corpus, WindowsOpenWithBosAndCoverTheStream) {
+  const auto corpus = cut("abcdefghij", {.length = 4});
+  ASSERT_TRUE(corpus) << corpus.error().message;
+  EXPECT_EQ(corpus->lengths, (Lengths{4, 4, 4, 2}));  // BOS and three letters each, then the rest
+  EXPECT_EQ(corpus->ids, (std::vector<std::int32_t>{0, 3, 4, 5, 0, 6, 7, 8, 0, 9, 10, 11, 0, 12}));
+  EXPECT_EQ(corpus->scored(), 10u);
+}
+
+TEST(Corpus, WindowsWithoutBosAreTheStream) {
+  const auto corpus = cut("abcdefghi", {.length = 4}, false);
+  ASSERT_TRUE(corpus) << corpus.error().message;
+  EXPECT_EQ(corpus->lengths, (Lengths{4, 4}));  // the ninth token alone would predict nothing
+}
+
+TEST(Corpus, DocumentsStandBetweenMarkersWithoutTheirLastNewline) {
+  const auto corpus = cut("ab\n<|endoftext|>\ncd\ne\n<|endoftext|>\n<|endoftext|>\nf", {.length = 10, .documents = true});
+  ASSERT_TRUE(corpus) << corpus.error().message;
+  EXPECT_EQ(corpus->lengths, (Lengths{3, 5, 2}));
+  EXPECT_EQ(corpus->ids, (std::vector<std::int32_t>{0, 3, 4, 0, 5, 6, 2, 7, 0, 8}));
+}
+
+TEST(Corpus, AMarkerInsideALineIsText) {
+  const auto corpus = cut("a <|endoftext|>\nb", {.length = 99, .documents = true});
+  ASSERT_TRUE(corpus) << corpus.error().message;
+  EXPECT_EQ(corpus->sequences(), 1u);
+}
+
+TEST(Corpus, DocumentsAreCutToTheLength) {
+  const auto corpus = cut("abcdefgh\n<|endoftext|>\nab", {.length = 4, .documents = true});
+  ASSERT_TRUE(corpus) << corpus.error().message;
+  EXPECT_EQ(corpus->lengths, (Lengths{4, 3}));
+}
+
+TEST(Corpus, JsonLinesGiveOneDocumentPerTextField) {
+  const auto corpus = cut("{\"text\": \"ab\"}\n\n{\"text\": \"cde\", \"x\": 1}\n", {.length = 9, .documents = true}, true, "t.jsonl");
+  ASSERT_TRUE(corpus) << corpus.error().message;
+  EXPECT_EQ(corpus->lengths, (Lengths{3, 4}));
+  const auto bad = cut("{\"text\": \"ab\"}\n{\"txt\": 1}\n", {.length = 9, .documents = true}, true, "t.jsonl");
+  ASSERT_FALSE(bad);
+  EXPECT_NE(bad.error().message.find("line 2"), std::string::npos) << bad.error().message;
+}
+
+TEST(Corpus, MaxTokensStopsInsideASequence) {
+  const auto corpus = cut("abcdefghij", {.length = 4, .max_tokens = 6});
+  ASSERT_TRUE(corpus) << corpus.error().message;
+  EXPECT_EQ(corpus->lengths, (Lengths{4, 2}));
+}
+
+TEST(Corpus, BinaryDataIsRefusedWithItsOffset) {
+  const auto corpus = cut(std::string("ab\0c", 4), {.length = 4});
+  ASSERT_FALSE(corpus);
+  EXPECT_EQ(corpus.error().code, ErrorCode::parse);
+  EXPECT_NE(corpus.error().message.find("offset 2"), std::string::npos);
+}
+
+Corpus counted(std::initializer_list<std::uint32_t> lengths) {
+  Corpus corpus;
+  corpus.lengths = lengths;
+  corpus.ids.resize(std::accumulate(lengths.begin(), lengths.end(), 0u));
+  std::iota(corpus.ids.begin(), corpus.ids.end(), 0);
+  return corpus;
+}
+
+TEST(Sample, KeepsOrderAndRepeatsForASeed) {
+  const Corpus all = counted({1, 2, 3, 4, 5, 6, 7, 8});
+  const Corpus a = sample(all, 3, 0), b = sample(all, 3, 0), c = sample(all, 3, 1);
+  EXPECT_EQ(a.ids, b.ids);
+  EXPECT_EQ(a.sequences(), 3u);
+  EXPECT_TRUE(std::is_sorted(a.ids.begin(), a.ids.end()));
+  EXPECT_NE(a.ids, c.ids);
+}
+
+TEST(Sample, TakesAllAndSaysSoWhereThereAreFewer) {
+  const Corpus some = sample(counted({2, 2}), 5, 0);
+  EXPECT_EQ(some.sequences(), 2u);
+  ASSERT_EQ(some.notes.size(), 1u);
+  EXPECT_NE(some.notes[0].find("2 sequences, 5"), std::string::npos);
+}
+
+TEST(Chunks, HoldWholeSequencesUpToTheLimit) {
+  const Corpus corpus = counted({1000, 1000, 100, 3000, 2048, 1});
+  const std::vector<Chunk> cuts = chunks(corpus);
+  ASSERT_EQ(cuts.size(), 5u);
+  EXPECT_EQ(cuts[0].sequences, 2u);  // 2,100 would be too many
+  EXPECT_EQ(cuts[1].tokens, 100u);
+  EXPECT_EQ(cuts[2].tokens, 3000u);  // longer than the limit: alone
+  EXPECT_EQ(cuts[3].tokens, 2048u);
+  EXPECT_EQ(cuts[4].first_token, 7148u);
+}
+
+}  // namespace
+}  // namespace quell::calib
