@@ -5,7 +5,7 @@
 //
 //   for each span of K whose packed operands fit 64 MB         (a whole layer's K as a rule)
 //     pack A, and B if it has several rows of blocks to serve  (parallel, into the shared scratch)
-//     for each block of C, at most 518 x 128                   (parallel, dynamic)
+//     for each block of C, some 513 x 144                      (parallel, dynamic)
 //       for each depth_block of K                              A block and partial C stay in L2
 //         for each panel of the block                          B panel stays in L1
 //           for each tile of the block                         accumulators stay in registers
@@ -13,7 +13,7 @@
 // Between blocks of K the partial C lies in scratch, tile after tile: C itself, with rows 16 KB
 // apart, would fall into a few sets of each cache and a page per row. A product of one depth_block
 // (the trailing updates of the solvers) walks tiles outside and panels inside instead, so that C is
-// visited row by row. Where one row of blocks is all there is (M <= 518), each task packs its own
+// visited row by row. Where one row of blocks is all there is (M <= 513), each task packs its own
 // part of B.
 //
 // None of these numbers shows in the result: an accumulator is stored between blocks of K and
@@ -42,12 +42,12 @@ struct PackedWeights::State {
 
 namespace {
 
-// 518 = 37 tiles of 14 rows: at a depth of 256 the packed block of A takes 530 KB and the partial C
-// 265 KB of a second cache of 1 MB or more, and 512 tokens are one block.
-constexpr std::size_t kBlockRows = 518;
-constexpr std::size_t kBlockCols = 128;
+// 513 = 57 tiles of 9 rows: at a depth of 192 the packed block of A takes 394 KB and the partial C
+// 295 KB of a second cache of 1 MB or more, and 512 tokens are one block.
+constexpr std::size_t kBlockRows = 513;
+constexpr std::size_t kBlockCols = 144;
 // A product of one depth_block holds no partial C, so its blocks may be wider: rows of 1 KB.
-constexpr std::size_t kShallowBlockCols = 256;
+constexpr std::size_t kShallowBlockCols = 288;
 // Packed operands at a time: K is cut so that tall ones (a symmetric product of 14336 columns) do
 // not need a copy of themselves.
 constexpr std::size_t kPackedBytes = std::size_t{64} << 20;
@@ -107,11 +107,13 @@ void choose_blocks(Job& job, unsigned width) {
     const std::size_t all = ceil_div(job.m, job.block_rows) * ceil_div(job.n, job.block_cols);
     return job.lower ? all / 2 : all;
   };
-  while (width > 1 && tasks() < wanted && job.block_cols > panel) job.block_cols /= 2;
+  job.block_cols = std::max(job.block_cols / panel, std::size_t{1}) * panel;
+  while (width > 1 && tasks() < wanted && job.block_cols > panel) {
+    job.block_cols = job.block_cols / panel / 2 * panel;
+  }
   while (width > 1 && tasks() < wanted && job.block_rows >= 8 * tile) {
     job.block_rows = ceil_div(job.block_rows / 2, tile) * tile;
   }
-  job.block_cols = std::max(job.block_cols, panel);
   job.share_b = job.packed_b == nullptr && job.block_rows < job.m;
 
   const std::size_t depth = job.entry->depth_block;

@@ -13,8 +13,8 @@
 // k * width + r, zero for r >= rows.
 //
 //        B panel, width = panel_cols                       A tile, width = its rows
-//        k=0  b0 b1 b2 ... b31                             k=0  a0 a1 ... a13
-//        k=1  b0 b1 b2 ... b31                             k=1  a0 a1 ... a13
+//        k=0  b0 b1 b2 ... b47                             k=0  a0 a1 ... a8
+//        k=1  b0 b1 b2 ... b47                             k=1  a0 a1 ... a8
 
 #include <cstddef>
 #include <span>
@@ -27,7 +27,7 @@ namespace quell::kernels::gemm_dense_family {
 
 // Bounds over all entries: the driver keeps one tile of this size on its stack for ragged edges.
 constexpr unsigned kMaxTileRows = 16;
-constexpr unsigned kMaxPanelCols = 32;
+constexpr unsigned kMaxPanelCols = 48;
 
 /// Where the rows of an operand lie. Element (r, k) is at data[r * stride + k], or, transposed, at
 /// data[k * stride + r].
@@ -48,8 +48,8 @@ struct TileProduct {
   std::size_t from_stride;  // elements from row to row
   float* to;
   std::size_t to_stride;
-  // Memory that will be read soon: at step k the line at ahead + k * ahead_step bytes is asked for.
-  // Only a hint; need not be valid memory.
+  // Memory that will be read soon: during step k the line at ahead + k * ahead_step bytes is asked
+  // for (an entry may leave out every other step). Only a hint; need not be valid memory.
   const void* ahead;
   std::size_t ahead_step;
 };
