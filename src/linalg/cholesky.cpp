@@ -12,13 +12,14 @@
 #include <cmath>
 #include <cstring>
 
+#include "linalg/lanes.hpp"
 #include "linalg/linalg.hpp"
 
 namespace quell::linalg {
 namespace {
 
 constexpr std::size_t kLeaf = 64;
-constexpr std::size_t kLanes = 16;  // rows of X solved together, one vector register per four
+constexpr std::size_t kLanes = Lanes::kCount;  // rows of X solved together
 
 /// First part of a split: a multiple of the leaf, about half.
 std::size_t first_half(std::size_t n) {
@@ -49,35 +50,29 @@ std::size_t factor_leaf(MatrixView<float> a) {
 }
 
 /// Solves 16 rows: x holds them as [n][16], row r in lane r.
-void solve_lanes(MatrixView<const float> l, float (*x)[kLanes]) {
-  const std::size_t n = l.rows();
-  for (std::size_t k = 0; k < n; ++k) {
+void solve_lanes(MatrixView<const float> l, float* x) {
+  for (std::size_t k = 0; k < l.rows(); ++k) {
     const float* row = l.row(k).data();
-    float sum[kLanes] = {};
-    for (std::size_t j = 0; j < k; ++j) {
-      for (std::size_t lane = 0; lane < kLanes; ++lane) sum[lane] += row[j] * x[j][lane];
-    }
-    for (std::size_t lane = 0; lane < kLanes; ++lane) {
-      x[k][lane] = (x[k][lane] - sum[lane]) / row[k];
-    }
+    float* own = x + k * kLanes;
+    ((Lanes::load(own) - weighted_sum(row, x, 0, k)) / row[k]).store(own);
   }
 }
 
 void solve_leaf(MatrixView<const float> l, MatrixView<float> x, Executor& executor) {
   const std::size_t n = l.rows();
   executor.run(x.rows(), kLanes, [&](std::size_t begin, std::size_t end, unsigned) {
-    alignas(64) float strip[kLeaf][kLanes];
+    alignas(64) float strip[kLeaf * kLanes];
     for (std::size_t first = begin; first < end; first += kLanes) {
       const std::size_t rows = std::min(kLanes, end - first);
       if (rows < kLanes) std::memset(strip, 0, sizeof strip);
       for (std::size_t r = 0; r < rows; ++r) {
         const float* from = x.row(first + r).data();
-        for (std::size_t k = 0; k < n; ++k) strip[k][r] = from[k];
+        for (std::size_t k = 0; k < n; ++k) strip[k * kLanes + r] = from[k];
       }
       solve_lanes(l, strip);
       for (std::size_t r = 0; r < rows; ++r) {
         float* to = x.row(first + r).data();
-        for (std::size_t k = 0; k < n; ++k) to[k] = strip[k][r];
+        for (std::size_t k = 0; k < n; ++k) to[k] = strip[k * kLanes + r];
       }
     }
   });

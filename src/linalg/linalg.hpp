@@ -18,6 +18,7 @@
 #include <span>
 
 #include "quell/core/result.hpp"
+#include "quell/core/tensor.hpp"
 #include "quell/core/view.hpp"
 #include "quell/kernels/context.hpp"
 #include "quell/kernels/gemm.hpp"
@@ -54,17 +55,15 @@ Status cholesky_lower(MatrixView<float> a, Context& context);
 /// M * n^2 flops.
 Status solve_lower_transposed(MatrixView<const float> l, MatrixView<float> x, Context& context);
 
-/// Which loss quadratic_losses takes.
-enum class Loss {
-  /// |E^T L|^2 per column of e, with L lower triangular and zeros above its diagonal.
-  factor,
-  /// e^T H e per column of e, with H symmetric, both triangles present.
-  moment,
-};
+/// out[r] = e_r H e_r^T for every row e_r of e [P, n]; h: [n, n], symmetric, both triangles
+/// present. P * n^2 flops: each unordered pair of inputs is touched once. Products in float32,
+/// their sums over n in double.
+Status quadratic_losses(MatrixView<const float> h, MatrixView<const float> e, std::span<double> out,
+                        Context& context);
 
-/// One number per column of e [n, P]: the loss of P error vectors, n^2 flops each.
-/// matrix: [n, n]; out: P elements; products in float32, their sums over n in double.
-Status quadratic_losses(Loss kind, MatrixView<const float> matrix, MatrixView<const float> e,
-                        std::span<double> out, Context& context);
+/// A matrix, not initialized, on large pages where the system grants them: strided walks through
+/// matrices of tens of megabytes are otherwise bound by page walks (gemm_dense measured 61 % of the
+/// multiply limit on small pages and 76 % on large ones).
+Result<Matrix> large_matrix(std::size_t rows, std::size_t cols);
 
 }  // namespace quell::linalg

@@ -38,7 +38,7 @@ Status accumulate_second_moment(MatrixView<const float> x, MatrixView<double> su
                                        " x " + std::to_string(sum.cols()) + ", expected " +
                                        std::to_string(channels) + " x " + std::to_string(channels)};
   }
-  QUELL_TRY(scratch, Matrix::uninitialized(std::min(kBlock, channels), channels));
+  QUELL_TRY(scratch, large_matrix(std::min(kBlock, channels), channels));
   for (std::size_t t = 0; t < x.rows(); t += kMomentChunk) {
     const auto chunk = x.rows_from(t, std::min(kMomentChunk, x.rows() - t));
     for (std::size_t first = 0; first < channels; first += kBlock) {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 #include <string>
 
 #include "quell/grid/scale.hpp"
@@ -199,34 +200,61 @@ MomentLoss::MomentLoss(MatrixView<const float> moment, float unit) : moment_(mom
 }
 
 void MomentLoss::gather(MatrixView<const float> weight, const QuantizedTensor* tensor,
-                        std::size_t first, std::size_t rows, MatrixView<float> out) const {
-  constexpr std::size_t kRows = 16;  // one cache line of each row of `out`
-  const std::size_t n = weight.cols();
-  std::vector<float> values(kRows * n);
-  for (std::size_t r0 = 0; r0 < rows; r0 += kRows) {
-    const std::size_t count = std::min(kRows, rows - r0);
-    for (std::size_t r = 0; r < count; ++r) {
-      const auto row = weight.row(first + r0 + r);
-      float* value = values.data() + r * n;
+                        std::size_t first, std::size_t stride, MatrixView<float> out,
+                        Executor& executor) const {
+  executor.run(out.rows(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
+    for (std::size_t r = begin; r < end; ++r) {
+      const std::size_t row = first + r * stride;
+      const float* from = weight.row(row).data();
+      float* to = out.row(r).data();
+      const std::size_t n = out.cols();
       if (tensor == nullptr) {
-        for (std::size_t k = 0; k < n; ++k) value[k] = row[k] * error_scale_;
+        for (std::size_t k = 0; k < n; ++k) to[k] = from[k] * error_scale_;
         continue;
       }
-      tensor->dequantize_row(first + r0 + r, {value, n});
-      for (std::size_t k = 0; k < n; ++k) value[k] = (row[k] - value[k]) * error_scale_;
+      tensor->dequantize_row(row, out.row(r));
+      for (std::size_t k = 0; k < n; ++k) to[k] = (from[k] - to[k]) * error_scale_;
     }
-    for (std::size_t k = 0; k < n; ++k) {
-      float* to = out.row(k).data() + r0;
-      for (std::size_t r = 0; r < count; ++r) to[r] = values[r * n + k];
-    }
-  }
+  });
 }
 
 Status MomentLoss::judge(MatrixView<const float> errors, std::span<double> out,
                          linalg::Context& context) const {
-  QUELL_TRY(linalg::quadratic_losses(linalg::Loss::moment, moment_, errors, out, context));
+  QUELL_TRY(linalg::quadratic_losses(moment_, errors, out, context));
   for (double& loss : out) loss *= back_;
   return ok();
+}
+
+Result<double> MomentLoss::zero_loss(MatrixView<const float> weight,
+                                     linalg::Context& context) const {
+  const std::size_t rows = weight.rows(), inputs = weight.cols();
+  const std::size_t stride = (rows + kSampledRows - 1) / kSampledRows;
+  const std::size_t count = (rows + stride - 1) / stride;
+  QUELL_TRY(sample, linalg::large_matrix(count, inputs));
+  gather(weight, nullptr, 0, stride, sample.view(), context.executor());
+  std::vector<double> losses(count);
+  QUELL_TRY(judge(sample.view(), losses, context));
+  const double sampled = std::accumulate(losses.begin(), losses.end(), 0.0);
+  if (stride == 1) return sampled;
+  // What every row would lose if inputs did not correlate, which follows the true loss closely
+  // where rows or inputs differ in size.
+  std::vector<double> diagonal(inputs), alone(rows);
+  for (std::size_t k = 0; k < inputs; ++k) diagonal[k] = static_cast<double>(moment_(k, k));
+  context.executor().run(rows, 16, [&](std::size_t begin, std::size_t end, unsigned) {
+    for (std::size_t r = begin; r < end; ++r) {
+      const float* row = weight.row(r).data();
+      for (std::size_t k = 0; k < inputs; ++k) {
+        const double w = static_cast<double>(row[k]);
+        alone[r] += diagonal[k] * (w * w);
+      }
+    }
+  });
+  double all = 0, part = 0;
+  for (std::size_t r = 0; r < rows; ++r) {
+    all += alone[r];
+    if (r % stride == 0) part += alone[r];
+  }
+  return part > 0 ? sampled * (all / part) : 0.0;
 }
 
 std::size_t panel_rows(std::size_t rows, std::size_t preferred, std::size_t step, unsigned width) {

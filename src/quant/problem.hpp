@@ -38,21 +38,26 @@ Result<GroupParameters> layer_scales(const LayerProblem& layer, std::span<const 
 Result<QuantizedTensor> round_layer(const LayerProblem& layer, std::span<const float> importance,
                                     Executor& executor);
 
-/// Losses under H of rows of a weight. Errors are held transposed, [IC, P], one row of W per
-/// column.
+/// Losses under H of rows of a weight.
 class MomentLoss {
  public:
   MomentLoss(MatrixView<const float> moment, float unit);
 
-  /// Fills columns [0, rows) of `out` with scaled (W - Q), rows [first, first + rows) of W; without
-  /// a tensor, with scaled W.
+  /// out[i] = scaled (W - Q) of row first + i * stride; without a tensor, scaled W. out: [rows,
+  /// IC].
   void gather(MatrixView<const float> weight, const QuantizedTensor* tensor, std::size_t first,
-              std::size_t rows, MatrixView<float> out) const;
+              std::size_t stride, MatrixView<float> out, Executor& executor) const;
   /// The scale of gather(), a power of two; errors from elsewhere are multiplied by it.
   float error_scale() const noexcept { return error_scale_; }
-  /// unit * e^T H e of every column.
+  /// unit * e H e^T of every row e of `errors` [rows, IC].
   Status judge(MatrixView<const float> errors, std::span<double> out,
                linalg::Context& context) const;
+  /// The loss of zero weights, by which losses are divided. Judging one row costs as much as
+  /// sweeping it, so of more than kSampledRows rows that many, evenly spread, are judged, and their
+  /// sum is scaled by sum_k H_kk w_k^2 of all rows over that of the judged ones. Ratios between
+  /// methods are exact; their common unit is off by a few percent.
+  static constexpr std::size_t kSampledRows = 512;
+  Result<double> zero_loss(MatrixView<const float> weight, linalg::Context& context) const;
 
  private:
   MatrixView<const float> moment_;

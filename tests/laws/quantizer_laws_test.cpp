@@ -141,7 +141,8 @@ TEST_P(QuantizerLaws, KeepCodesOnTheGridAndLossesHonest) {
 }
 
 TEST_P(QuantizerLaws, DoNotDependOnThreadsOrInstructionSet) {
-  const Matrix w = test::student_matrix(150, kInputs, 4);  // several panels
+  const Matrix w =
+      test::student_matrix(530, kInputs, 4);  // several panels on one thread, more on two
   for_each_grid(w, [&](const LayerProblem& layer) {
     SerialExecutor serial;
     const auto expected = method()->quantize(layer, serial);

@@ -52,7 +52,7 @@ TEST(Rtn, SearchWeighsErrorsByInputEnergy) {
 }
 
 TEST(Rtn, ObjectiveIsThatOfTheMoment) {
-  const Matrix w = test::gaussian_matrix(600, 70);  // two panels
+  const Matrix w = test::gaussian_matrix(512, 70);
   const Matrix h = test::second_moment(test::layer_inputs(200, 70));
   LayerProblem layer;
   layer.name = "layer";
@@ -64,6 +64,25 @@ TEST(Rtn, ObjectiveIsThatOfTheMoment) {
   const double exact =
       test::loss(w.view(), q.view(), h.view()) / test::loss(w.view(), {}, h.view());
   EXPECT_NEAR(result.objective, exact, 1e-5 * exact);
+}
+
+TEST(Rtn, ObjectiveOfManyRowsIsEstimatedFromSome) {
+  Matrix w = test::student_matrix(1500, 70, 4);
+  for (std::size_t k = 0; k < 70; ++k)
+    w(700, k) *= 30;  // one row that matters more than 500 others
+  const Matrix h = test::second_moment(test::layer_inputs(200, 70));
+  LayerProblem layer;
+  layer.name = "layer";
+  layer.weight = w.view();
+  layer.second_moment = h.view();
+  layer.grid = *parse_grid("int4:sym:oc:g32");
+  const Quantized result = solve(*rtn(), layer);
+  const Matrix q = test::values_of(result.tensor);
+  const double exact =
+      test::loss(w.view(), q.view(), h.view()) / test::loss(w.view(), {}, h.view());
+  // That row is not among the judged ones, and how far its inputs correlate is its own affair.
+  EXPECT_NEAR(result.objective, exact, 0.1 * exact);
+  EXPECT_DOUBLE_EQ(solve(*gptq(), layer).objective_rtn, result.objective);
 }
 
 TEST(Rtn, IsExactOnItsOwnGrid) {

@@ -57,8 +57,10 @@ struct Quantized {
   Quantized(QuantizedTensor t) : tensor(std::move(t)) {}  // NOLINT: a bare tensor is an answer
 
   QuantizedTensor tensor;
-  /// tr((W - Q) H (W - Q)^T) with the undamped H, over the same of zero weights; without H the plain
-  /// squared error over the squared weights. objective_rtn: the same for rounding on the same kind of grid and scales.
+  /// tr((W - Q) H (W - Q)^T) with the undamped H, over the same of zero weights (of more than 512 rows
+  /// the divisor is estimated from 512 evenly spread ones, the same for every method); without H the
+  /// plain squared error over the squared weights. objective_rtn: the same for rounding on the same
+  /// kind of grid and scales.
   double objective = 0, objective_rtn = 0;
   double damping = 0;                // that the factorization took, relative to the mean diagonal
   std::uint64_t dead_inputs = 0;     // H_kk == 0

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // gptq: order the inputs, factor their second moment, sweep (sweep.hpp), and keep rounding where it
-// is better. Cost for r rows and d inputs: d^3 / 3 flops for the factor, r d^2 for the sweep, r d^2
-// each to judge rounding and the zero weight that losses are divided by; the sweep's own loss is
-// free.
+// is better. Cost for r rows and d inputs: d^3 / 3 flops for the factor, r d^2 for the sweep and r
+// d^2 to judge rounding; the sweep's own loss is free.
 //
 // The loss that the sweep adds up belongs to the factored matrix, H plus what was added to its
 // diagonal. The difference is exact up to rounding unless nearly all of it is damping (few tokens:
@@ -77,7 +76,7 @@ class Ladder {
   /// rising floor under the diagonal. Error (numeric): nothing held.
   Result<Factor> climb(double damping) {
     const std::size_t n = order_.size();
-    QUELL_TRY(lower, Matrix::uninitialized(n, n));
+    QUELL_TRY(lower, linalg::large_matrix(n, n));
     Factor factor;
     factor.lower = std::move(lower);
     factor.added.resize(n);
@@ -127,10 +126,12 @@ class Ladder {
 
 /// Losses of every row, in units of the profile.
 struct RowLosses {
-  std::vector<double> kept, rounding, zero;
+  std::vector<double> kept, rounding;
   std::vector<std::uint8_t> guarded;
-  explicit RowLosses(std::size_t rows) : kept(rows), rounding(rows), zero(rows), guarded(rows) {}
+  explicit RowLosses(std::size_t rows) : kept(rows), rounding(rows), guarded(rows) {}
 };
+
+constexpr std::size_t kPanelRows = 512;
 
 /// One layer being solved: sweeps panels of rows and guards them.
 class Solver {
@@ -148,13 +149,14 @@ class Solver {
   Status run(Executor& executor) {
     const std::size_t rows = layer_.weight.rows();
     const GroupLayout& layout = sweep_.layout;
-    // 256 rows: x is 4 MiB at 4096 inputs. Groups down columns that are fitted stay whole, sixteen
-    // of them to fill the lanes of a search.
+    // 512 rows are one block of gemm_dense, so factor and moment are packed once a panel. Groups
+    // down columns that are fitted stay whole, sixteen of them to fill the lanes of a search.
     const bool down = sweep_.fit && layout.per == Channel::input;
     const std::size_t step = down ? layout.length : kStripLanes;
     panel_ = std::min(
-        rows, panel_rows(rows, down ? std::max<std::size_t>(256, kStripLanes * layout.length) : 256,
-                         step, executor.width()));
+        rows,
+        panel_rows(rows, down ? std::max(kPanelRows, kStripLanes * layout.length) : kPanelRows,
+                   step, executor.width()));
     const std::size_t panels = (rows + panel_ - 1) / panel_;
     std::vector<std::unique_ptr<Thread>> threads(executor.width());
     std::vector<std::optional<Error>> failures(panels);
@@ -186,27 +188,24 @@ class Solver {
  private:
   struct Thread {
     Thread(Executor& executor, PanelSweep buffers, BasicMatrix<std::uint8_t> code_rows,
-           Matrix error_columns)
+           Matrix error_rows)
         : context(executor),
           sweep(std::move(buffers)),
           codes(std::move(code_rows)),
-          errors(std::move(error_columns)) {}
+          errors(std::move(error_rows)) {}
     linalg::Context context;
     PanelSweep sweep;
     BasicMatrix<std::uint8_t> codes;  // [panel, IC]
-    Matrix errors;                    // [IC, 2 * panel], transposed
-    std::vector<double> columns;      // losses of the columns of errors
+    Matrix errors;                    // [panel, IC]
   };
 
   Result<std::unique_ptr<Thread>> make_thread(Executor& executor) const {
     const std::size_t inputs = layer_.weight.cols();
     QUELL_TRY(sweep, PanelSweep::create(sweep_, panel_, executor));
     QUELL_TRY(codes, BasicMatrix<std::uint8_t>::uninitialized(panel_, inputs));
-    QUELL_TRY(errors, Matrix::uninitialized(inputs, 2 * panel_));
-    auto thread =
-        std::make_unique<Thread>(executor, std::move(sweep), std::move(codes), std::move(errors));
-    thread->columns.resize(2 * panel_);
-    return thread;
+    QUELL_TRY(errors, linalg::large_matrix(panel_, inputs));
+    return std::make_unique<Thread>(executor, std::move(sweep), std::move(codes),
+                                    std::move(errors));
   }
 
   Status solve_panel(Thread& thread, std::size_t first, std::size_t rows) {
@@ -215,12 +214,9 @@ class Solver {
     QUELL_TRY(thread.sweep.run(sweep_, first, rows, thread.codes.view().rows_from(0, rows), kept,
                                ridge, thread.context));
 
-    const auto part = thread.errors.view().cols_from(0, 2 * rows);
-    loss_.gather(layer_.weight, &rounding_, first, rows, part);
-    loss_.gather(layer_.weight, nullptr, first, rows, part.cols_from(rows, rows));
-    QUELL_TRY(loss_.judge(part, {thread.columns.data(), 2 * rows}, thread.context));
-    std::copy_n(thread.columns.begin(), rows, losses_.rounding.begin() + first);
-    std::copy_n(thread.columns.begin() + rows, rows, losses_.zero.begin() + first);
+    const auto part = thread.errors.view().rows_from(0, rows);
+    loss_.gather(layer_.weight, &rounding_, first, 1, part, thread.context.executor());
+    QUELL_TRY(loss_.judge(part, {losses_.rounding.data() + first, rows}, thread.context));
 
     std::vector<std::size_t> unclear;
     for (std::size_t r = 0; r < rows; ++r) {
@@ -244,23 +240,24 @@ class Solver {
   Status judge_again(Thread& thread, std::size_t first, const std::vector<std::size_t>& which) {
     if (which.empty()) return ok();
     const std::size_t inputs = layer_.weight.cols();
-    const auto part = thread.errors.view().cols_from(0, which.size());
+    const auto part = thread.errors.view().rows_from(0, which.size());
     const auto& parameters = *sweep_.parameters;
     for (std::size_t c = 0; c < which.size(); ++c) {
       const std::size_t row = first + which[c];
       const auto weight = layer_.weight.row(row);
       const auto codes = thread.codes.row(which[c]);
+      float* to = part.row(c).data();
       for (std::size_t k = 0; k < inputs; ++k) {
         const std::size_t group = sweep_.layout.index(row, k);
         const int zero =
             parameters.zeros.empty() ? symmetric_zero(layer_.grid.format) : parameters.zeros[group];
         const float value = static_cast<float>(codes[k] - zero) * parameters.scales[group];
-        part(k, c) = (weight[k] - value) * loss_.error_scale();
+        to[k] = (weight[k] - value) * loss_.error_scale();
       }
     }
-    const std::span<double> columns(thread.columns.data(), which.size());
-    QUELL_TRY(loss_.judge(part, columns, thread.context));
-    for (std::size_t c = 0; c < which.size(); ++c) losses_.kept[first + which[c]] = columns[c];
+    std::vector<double> losses(which.size());
+    QUELL_TRY(loss_.judge(part, losses, thread.context));
+    for (std::size_t c = 0; c < which.size(); ++c) losses_.kept[first + which[c]] = losses[c];
     return ok();
   }
 
@@ -368,7 +365,7 @@ class Gptq final : public Quantizer {
       return std::accumulate(rows.begin(), rows.end(), 0.0);
     };
     Quantized result(std::move(tensor));
-    const double size = total(losses.zero);
+    QUELL_TRY(size, MomentLoss(layer.second_moment, profile.unit).zero_loss(layer.weight, context));
     if (size > 0) {
       result.objective = total(losses.kept) / size;
       result.objective_rtn = total(losses.rounding) / size;

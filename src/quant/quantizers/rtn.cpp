@@ -3,6 +3,7 @@
 // Rounding to nearest: the scales are the whole method.
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "quant/problem.hpp"
@@ -63,24 +64,20 @@ class Rtn final : public Quantizer {
  private:
   static Result<double> moment_objective(const LayerProblem& layer, const MomentProfile& profile,
                                          const QuantizedTensor& tensor, Executor& executor) {
-    constexpr std::size_t kRows = 512;  // of W at a time: errors and weights, 8 KiB per input
+    constexpr std::size_t kRows = 512;  // of W at a time
     const MomentLoss loss(layer.second_moment, profile.unit);
     linalg::Context context(executor);
     const std::size_t rows = layer.weight.rows();
-    QUELL_TRY(errors, Matrix::uninitialized(layer.weight.cols(), 2 * std::min(kRows, rows)));
-    std::vector<double> losses(errors.cols());
-    double error = 0, size = 0;
+    QUELL_TRY(errors, linalg::large_matrix(std::min(kRows, rows), layer.weight.cols()));
+    std::vector<double> losses(rows);
     for (std::size_t first = 0; first < rows; first += kRows) {
       const std::size_t count = std::min(kRows, rows - first);
-      const auto part = errors.view().cols_from(0, 2 * count);
-      loss.gather(layer.weight, &tensor, first, count, part);
-      loss.gather(layer.weight, nullptr, first, count, part.cols_from(count, count));
-      QUELL_TRY(loss.judge(part, {losses.data(), 2 * count}, context));
-      for (std::size_t r = 0; r < count; ++r) {
-        error += losses[r];
-        size += losses[count + r];
-      }
+      const auto part = errors.view().rows_from(0, count);
+      loss.gather(layer.weight, &tensor, first, 1, part, executor);
+      QUELL_TRY(loss.judge(part, {losses.data() + first, count}, context));
     }
+    QUELL_TRY(size, loss.zero_loss(layer.weight, context));
+    const double error = std::accumulate(losses.begin(), losses.end(), 0.0);
     return size > 0 ? error / size : 0.0;
   }
 };

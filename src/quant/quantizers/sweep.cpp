@@ -6,10 +6,14 @@
 #include <cmath>
 #include <cstring>
 
+#include "linalg/lanes.hpp"
+
 namespace quell::quant {
 namespace {
 
+using linalg::Lanes;
 constexpr std::size_t kLanes = kStripLanes;
+static_assert(kLanes == Lanes::kCount);
 
 std::size_t round_up(std::size_t value, std::size_t step) {
   return (value + step - 1) / step * step;
@@ -27,25 +31,6 @@ void choose_strip(const Sweep& sweep, const float* values, const float* weights,
   }
 }
 
-/// target[i] += sum over j in [first, last) of error[j] * coefficient[j], on 16 lanes. Two sums,
-/// for even and odd j, because one chain of additions is bound by their latency.
-void add_feedback(const float* errors, const float* coefficients, std::size_t first,
-                  std::size_t last, float* target) {
-  float even[kLanes] = {}, odd[kLanes] = {};
-  std::size_t j = first;
-  for (; j + 2 <= last; j += 2) {
-    const float* e = errors + j * kLanes;
-    const float a = coefficients[j], b = coefficients[j + 1];
-    for (std::size_t r = 0; r < kLanes; ++r) even[r] += a * e[r];
-    for (std::size_t r = 0; r < kLanes; ++r) odd[r] += b * e[kLanes + r];
-  }
-  if (j < last) {
-    const float* e = errors + j * kLanes;
-    for (std::size_t r = 0; r < kLanes; ++r) even[r] += coefficients[j] * e[r];
-  }
-  for (std::size_t r = 0; r < kLanes; ++r) target[r] += even[r] + odd[r];
-}
-
 }  // namespace
 
 /// One run: the panel's place, and the recursion.
@@ -56,7 +41,7 @@ struct PanelSweep::Panel {
   MatrixView<std::uint8_t> codes;
   std::span<double> damped, ridge;
   linalg::Context& context;
-  MatrixView<float> x;  // [n, strips * 16]
+  MatrixView<float> x;  // [rows, n]
 
   /// Scales of one strip of rows for the group of a channel; remembers the last, since neighbouring
   /// channels mostly share theirs.
@@ -75,6 +60,10 @@ struct PanelSweep::Panel {
   float* targets(std::size_t strip) const {
     return buffers.targets_.data() + strip * s.block * kLanes;
   }
+  float* weights(std::size_t strip) const {
+    return buffers.weights_.data() + strip * s.block * kLanes;
+  }
+  std::size_t rows_of(std::size_t strip) const { return std::min(kLanes, rows - strip * kLanes); }
   float* tile(unsigned slot) const { return buffers.tiles_.data() + slot * buffers.tile_size_; }
 
   void load_parameters(std::size_t strip, std::size_t channel, LaneParameters& lanes) const {
@@ -99,18 +88,45 @@ struct PanelSweep::Panel {
   }
 
   void load_weights(std::size_t strip, std::size_t channel, float* to) const {
-    const std::size_t count = std::min(kLanes, rows - strip * kLanes);
+    const std::size_t count = rows_of(strip);
     const float* from = s.weight.row(first + strip * kLanes).data() + channel;
     for (std::size_t r = 0; r < count; ++r) to[r] = from[r * s.weight.stride()];
     for (std::size_t r = count; r < kLanes; ++r) to[r] = 0;
   }
 
-  /// w + feedback of the finished ranges.
+  /// w + feedback of the finished ranges, one position.
   void load_target(std::size_t strip, std::size_t position, float* to) const {
     load_weights(strip, s.order[position], to);
-    const float* feedback = x.row(position).data() + strip * kLanes;
+    const float* feedback = x.row(strip * kLanes).data() + position;
     const float inverse = buffers.inverse_[position];
-    for (std::size_t r = 0; r < kLanes; ++r) to[r] += feedback[r] * inverse;
+    for (std::size_t r = 0; r < rows_of(strip); ++r) to[r] += feedback[r * x.stride()] * inverse;
+  }
+
+  /// Weights and targets of a range, rows into lanes; index i is position hi - 1 - i.
+  void load_range(std::size_t strip, std::size_t lo, std::size_t hi) const {
+    float* t = targets(strip);
+    float* w = weights(strip);
+    const std::size_t count = rows_of(strip);
+    if (count < kLanes) {
+      std::fill_n(t, (hi - lo) * kLanes, 0.0F);
+      std::fill_n(w, (hi - lo) * kLanes, 0.0F);
+    }
+    for (std::size_t r = 0; r < count; ++r) {
+      const float* weight = s.weight.row(first + strip * kLanes + r).data();
+      const float* feedback = x.row(strip * kLanes + r).data();
+      for (std::size_t i = 0; i < hi - lo; ++i) {
+        const std::size_t p = hi - 1 - i;
+        w[i * kLanes + r] = weight[s.order[p]];
+        t[i * kLanes + r] = weight[s.order[p]] + feedback[p] * buffers.inverse_[p];
+      }
+    }
+  }
+  void store_errors(std::size_t strip, std::size_t lo, std::size_t hi) const {
+    const float* errors = targets(strip);
+    for (std::size_t r = 0; r < rows_of(strip); ++r) {
+      float* to = x.row(strip * kLanes + r).data();
+      for (std::size_t i = 0; i < hi - lo; ++i) to[hi - 1 - i] = errors[i * kLanes + r];
+    }
   }
 
   /// Fits one strip's scales of the group at positions [lo, hi), per output channel. `target(p,
@@ -182,100 +198,112 @@ struct PanelSweep::Panel {
     context.executor().run((groups + kLanes - 1) / kLanes, 1, fit);
   }
 
-  /// Rounds the finished targets of one strip at a position; leaves the errors in their place.
-  void round_target(std::size_t strip, std::size_t position, float* target, LaneParameters& lanes) {
+  /// Rounds the finished targets of index i of a strip; leaves the errors in their place.
+  void round_target(std::size_t strip, std::size_t position, std::size_t i, LaneParameters& lanes) {
     const std::size_t channel = s.order[position];
+    float* target = targets(strip) + i * kLanes;
+    const float* weight = weights(strip) + i * kLanes;
     load_parameters(strip, channel, lanes);
     std::uint8_t code[kLanes];
-    float value[kLanes], weight[kLanes];
+    float value[kLanes];
     round_strip(s.grid, target, 1, lanes.scales, lanes.zeros, code, value);
-    load_weights(strip, channel, weight);
     const float root = diagonal(position);
     const double extra = static_cast<double>(s.added[position]);
-    float* error = x.row(position).data() + strip * kLanes;
     double* loss = damped.data() + strip * kLanes;
     double* part = ridge.data() + strip * kLanes;
     for (std::size_t r = 0; r < kLanes; ++r) {
-      const float miss = root * (target[r] - value[r]);
-      error[r] = target[r] = weight[r] - value[r];
-      loss[r] += static_cast<double>(miss) * static_cast<double>(miss);
-      part[r] += extra * static_cast<double>(error[r]) * static_cast<double>(error[r]);
+      const double miss = static_cast<double>(root * (target[r] - value[r]));
+      const float error = weight[r] - value[r];
+      target[r] = error;
+      loss[r] += miss * miss;
+      part[r] += extra * (static_cast<double>(error) * static_cast<double>(error));
     }
     store_codes(strip, channel, code);
   }
 
   void store_codes(std::size_t strip, std::size_t channel, const std::uint8_t* code) {
-    const std::size_t count = std::min(kLanes, rows - strip * kLanes);
     std::uint8_t* to = codes.row(strip * kLanes).data() + channel;
-    for (std::size_t r = 0; r < count; ++r) to[r * codes.stride()] = code[r];
+    for (std::size_t r = 0; r < rows_of(strip); ++r) to[r * codes.stride()] = code[r];
+  }
+
+  /// Feedback of indices [from, to) of the range into the targets of index i.
+  void add_feedback(float* t, std::size_t i, std::size_t from, std::size_t to) const {
+    float* own = t + i * kLanes;
+    const float* coefficients = buffers.coefficients_.data() + i * s.block;
+    (Lanes::load(own) + linalg::weighted_sum(coefficients, t, from, to)).store(own);
   }
 
   /// Positions [lo, hi), no more than a block, from hi - 1 down.
   void leaf(std::size_t lo, std::size_t hi) {
     const std::size_t n = hi - lo;
-    const auto position = [hi](std::size_t i) { return hi - 1 - i; };
-    float* coefficients = buffers.coefficients_.data();
     for (std::size_t i = 0; i < n; ++i) {
-      const std::size_t p = position(i);
+      const std::size_t p = hi - 1 - i;
+      float* coefficients = buffers.coefficients_.data() + i * s.block;
       for (std::size_t j = 0; j < i; ++j) {
-        coefficients[i * s.block + j] = s.factor(position(j), p) * buffers.inverse_[p];
+        coefficients[j] = s.factor(hi - 1 - j, p) * buffers.inverse_[p];
       }
     }
-    const auto finish = [&](float* t, std::size_t i, std::size_t from, std::size_t to) {
-      add_feedback(t, coefficients + i * s.block, from, to, t + i * kLanes);
-    };
+    Executor& executor = context.executor();
     if (per_output()) {
-      context.executor().run(strips(), 1, [&](std::size_t begin, std::size_t end, unsigned slot) {
-        for (std::size_t strip = begin; strip < end; ++strip) {
-          float* t = targets(strip);
-          LaneParameters lanes;
-          for (std::size_t i = 0; i < n; ++i) load_target(strip, position(i), t + i * kLanes);
-          std::size_t start = 0;  // of the group at hand
-          for (std::size_t i = 0; i < n; ++i) {
-            if (s.fit && i != 0 && group_of(position(i)) != group_of(position(i - 1))) start = i;
-            if (s.fit && i == start) fit_in_leaf(strip, hi, n, i, slot, t, finish);
-            finish(t, i, start, i);
-            round_target(strip, position(i), t + i * kLanes, lanes);
-          }
-        }
+      executor.run(strips(), 1, [&](std::size_t begin, std::size_t end, unsigned slot) {
+        for (std::size_t strip = begin; strip < end; ++strip) leaf_strip(strip, lo, hi, slot);
       });
       return;
     }
+    executor.run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
+      for (std::size_t strip = begin; strip < end; ++strip) load_range(strip, lo, hi);
+    });
     for (std::size_t i = 0; i < n; ++i) {
-      const auto prepare = [&](std::size_t begin, std::size_t end, unsigned) {
+      const std::size_t p = hi - 1 - i;
+      executor.run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
         for (std::size_t strip = begin; strip < end; ++strip) {
-          float* t = targets(strip);
-          load_target(strip, position(i), t + i * kLanes);
-          finish(t, i, 0, i);
+          add_feedback(targets(strip), i, 0, i);
         }
-      };
-      context.executor().run(strips(), 16, prepare);
-      if (s.fit) fit_column(s.order[position(i)], i);
-      context.executor().run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
+      });
+      if (s.fit) fit_column(s.order[p], i);
+      executor.run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
         for (std::size_t strip = begin; strip < end; ++strip) {
           LaneParameters lanes;
-          round_target(strip, position(i), targets(strip) + i * kLanes, lanes);
+          round_target(strip, p, i, lanes);
         }
       });
     }
+    executor.run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
+      for (std::size_t strip = begin; strip < end; ++strip) store_errors(strip, lo, hi);
+    });
+  }
+
+  /// A leaf of one strip, groups along rows.
+  void leaf_strip(std::size_t strip, std::size_t lo, std::size_t hi, unsigned slot) {
+    load_range(strip, lo, hi);
+    LaneParameters lanes;
+    std::size_t start = 0;  // of the group at hand
+    for (std::size_t i = 0; i < hi - lo; ++i) {
+      const std::size_t p = hi - 1 - i;
+      if (s.fit && i != 0 && group_of(p) != group_of(p + 1)) start = i;
+      if (s.fit && i == start) fit_in_leaf(strip, lo, hi, i, slot);
+      add_feedback(targets(strip), i, start, i);
+      round_target(strip, p, i, lanes);
+    }
+    store_errors(strip, lo, hi);
   }
 
   /// The group that starts at index i of a leaf: feedback from the leaf's channels before it into
   /// all its targets, then its scales, if all of it lies in the leaf (else fit_long_group has been
   /// there).
-  template <typename Finish>
-  void fit_in_leaf(std::size_t strip, std::size_t hi, std::size_t n, std::size_t i, unsigned slot,
-                   float* t, Finish finish) {
+  void fit_in_leaf(std::size_t strip, std::size_t lo, std::size_t hi, std::size_t i,
+                   unsigned slot) {
+    float* t = targets(strip);
     const std::size_t top = hi - 1 - i;
-    std::size_t end = i;
-    while (end < n && group_of(hi - 1 - end) == group_of(top)) {
-      finish(t, end, 0, i);
-      ++end;
+    std::size_t bottom = top + 1;
+    while (bottom > lo && group_of(bottom - 1) == group_of(top)) {
+      --bottom;
+      add_feedback(t, hi - 1 - bottom, 0, i);
     }
     const bool starts = top + 1 == s.order.size() || group_of(top + 1) != group_of(top);
-    const bool ends = end < n || hi == n || group_of(hi - n - 1) != group_of(top);
+    const bool ends = bottom == 0 || group_of(bottom - 1) != group_of(top);
     if (!starts || !ends) return;
-    fit_strip(strip, hi - end, top + 1, slot, [&](std::size_t p, float* to) {
+    fit_strip(strip, bottom, top + 1, slot, [&](std::size_t p, float* to) {
       std::memcpy(to, t + (hi - 1 - p) * kLanes, kLanes * sizeof(float));
     });
   }
@@ -309,9 +337,9 @@ struct PanelSweep::Panel {
     }
     const std::size_t middle = cut(lo, hi);
     QUELL_TRY(range(middle, hi));
-    QUELL_TRY(linalg::gemm_dense({{s.factor.block(middle, lo, hi - middle, middle - lo), true},
-                                  {x.rows_from(middle, hi - middle), true},
-                                  x.rows_from(lo, middle - lo),
+    QUELL_TRY(linalg::gemm_dense({{x.cols_from(middle, hi - middle)},
+                                  {s.factor.block(middle, lo, hi - middle, middle - lo), true},
+                                  x.cols_from(lo, middle - lo),
                                   linalg::Accumulate::add},
                                  context));
     return range(lo, middle);
@@ -336,9 +364,10 @@ Result<PanelSweep> PanelSweep::create(const Sweep& sweep, std::size_t rows, Exec
   PanelSweep buffers;
   const std::size_t n = sweep.order.size();
   const std::size_t padded = round_up(rows, kLanes);
-  QUELL_TRY(x, Matrix::uninitialized(n, padded));
+  QUELL_TRY(x, linalg::large_matrix(rows, n));
   buffers.x_ = std::move(x);
   buffers.targets_.resize(padded * sweep.block);
+  buffers.weights_.resize(padded * sweep.block);
   buffers.coefficients_.resize(sweep.block * sweep.block);
   buffers.inverse_.resize(n);
   for (std::size_t p = 0; p < n; ++p) buffers.inverse_[p] = 1 / sweep.factor(p, p);
@@ -361,7 +390,7 @@ Status PanelSweep::run(const Sweep& sweep, std::size_t first, std::size_t rows,
                        MatrixView<std::uint8_t> codes, std::span<double> damped,
                        std::span<double> ridge, linalg::Context& context) {
   const std::size_t padded = round_up(rows, kLanes);
-  const MatrixView<float> x(x_.data(), sweep.order.size(), padded);
+  const MatrixView<float> x(x_.data(), rows, sweep.order.size());
   if (x.size() != 0) std::memset(x.data(), 0, x.size() * sizeof(float));
   std::vector<double> loss(padded), part(padded);
   Panel panel{sweep, *this, first, rows, codes, loss, part, context, x};

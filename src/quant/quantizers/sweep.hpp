@@ -70,8 +70,9 @@ class PanelSweep {
  private:
   struct Panel;
 
-  Matrix x_;                           // [n, padded rows]
-  std::vector<float> targets_;         // [strips][block][16]
+  Matrix x_;                           // [rows, n]
+  std::vector<float> targets_;         // [strips][block][16]: targets, then errors, of one range
+  std::vector<float> weights_;         // [strips][block][16]: of the same
   std::vector<float> coefficients_;    // [block][block]: L[p_j, p_i] / L[p_i, p_i], j before i
   std::vector<float> inverse_;         // [n]: 1 / L[p, p]
   std::vector<std::uint32_t> starts_;  // upper ends of the groups' ranges of positions, ascending
