@@ -103,26 +103,19 @@ TEST(Resume, AFullDiskIsAResourceErrorAndTheRunCanGoOn) {
 
 TEST(Resume, AnInterruptFinishesTheModuleAndExitsWith130) {
   const SmallJob job;
-  // The parent cannot time a signal to a module, so the shell sends one as soon as the journal shows
-  // that some modules are done; a run that ends before that is a run that was too quick to interrupt.
-  std::string command = "out=$1; shift; \"$@\" >/dev/null 2>$out.err & pid=$!; "
-                        "for i in $(seq 400); do [ -d $out ] && [ \"$(cat $out/*journal* 2>/dev/null | wc -l)\" -ge 4 ] && break; "
-                        "kill -0 $pid 2>/dev/null || break; sleep 0.005; done; kill -INT $pid 2>/dev/null; wait $pid";
-  std::vector<std::string> arguments = {"/bin/bash", "-c", command, "bash", job.path("out"), QUELL_PROGRAM};
-  const std::vector<std::string> more = job.quantize("out", {"--samples", "40"});
-  arguments.insert(arguments.end(), more.begin(), more.end());
-  const Ended ended = run_process(arguments);
-  if (ended.code == 0) GTEST_SKIP() << "the run ended before it could be interrupted";
-  EXPECT_EQ(ended.code, 130) << read_bytes(job.path("out") + ".err");
-  EXPECT_NE(read_bytes(job.path("out") + ".err").find("again to continue"), std::string::npos);
-  const io::Json resumed = quell_json(job.quantize("out", {"--samples", "40"}));
-  EXPECT_GE(resumed.find("resumed_modules")->as_integer(), 1);
+  const std::string expected = hash_of(quell_json(job.quantize("whole")));
+  const long calls = counted_calls(job, "counted");
+  const Ended ended = quell(job.quantize("out"), fault("any", calls / 2, "interrupt"));
+  expect_error(ended, 130, {"again to continue"});
+  const io::Json resumed = quell_json(job.quantize("out"));
+  EXPECT_GE(resumed.find("resumed_modules")->as_integer(), 6);
+  EXPECT_EQ(hash_of(resumed), expected);
 }
 
 TEST(Resume, TwoRunsOnOneFolderDoNotMeet) {
   const SmallJob job;
   std::string command = "out=$1; shift; \"$@\" >/dev/null 2>&1 & pid=$!; "
-                        "for i in $(seq 400); do ls $out/*lock* >/dev/null 2>&1 && break; sleep 0.005; done; "
+                        "for i in $(seq 400); do ls $out/.quell-lock >/dev/null 2>&1 && break; sleep 0.005; done; "
                         "\"$@\"; code=$?; wait $pid; exit $code";
   std::vector<std::string> arguments = {"/bin/bash", "-c", command, "bash", job.path("out"), QUELL_PROGRAM};
   const std::vector<std::string> more = job.quantize("out", {"--samples", "40"});

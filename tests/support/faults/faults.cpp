@@ -7,7 +7,7 @@
 //     QUELL_FAULT_AT      which call of that kind, from 1
 //     QUELL_FAULT_ERRNO   ENOSPC, EIO, EDQUOT, EINTR, EACCES, EROFS, EMFILE or a number (else EIO)
 //     QUELL_FAULT_ACTION  error (the default), short (half of the bytes are moved), kill (SIGKILL
-//                         before the call)
+//                         before the call), interrupt (SIGINT before the call, which is then done)
 //     QUELL_FAULT_REPEAT  1: all later calls of the kind fail too, as on a disk that stays full
 //     QUELL_FAULT_PATH    only files whose path holds this text count
 //     QUELL_FAULT_COUNT   a file that receives the number of calls counted, at exit
@@ -128,6 +128,10 @@ Verdict judge(const char* kind, int fd, const char* path) {
   if (!path_counts(fd, path)) return Verdict::pass;
   const long number = ++counted;
   if (plan.at == 0 || (plan.repeat ? number < plan.at : number != plan.at)) return Verdict::pass;
+  if (std::strcmp(plan.action, "interrupt") == 0) {
+    ::kill(::getpid(), SIGINT);
+    return Verdict::pass;
+  }
   if (std::strcmp(plan.action, "kill") == 0) {
     ::kill(::getpid(), SIGKILL);
     for (;;) ::pause();
