@@ -55,7 +55,7 @@ constexpr std::size_t kPackedBytes = std::size_t{64} << 20;
 constexpr std::size_t kSerialWork = std::size_t{1} << 18;
 // Packing a transposed operand visits a page for every k: 64 of them, then the next tiles of the
 // same 64, stay within a first-level TLB.
-constexpr std::size_t kPackDepth = 64;
+constexpr std::size_t kPackDepth = 32;
 // How far ahead packed weights are asked for that are used once: floats, 8 KB, about a microsecond.
 constexpr std::size_t kStreamAhead = 2048;
 
@@ -210,24 +210,27 @@ class BlockProduct {
   }
 
   void run(std::size_t block_row, std::size_t block_col) {
+    const std::size_t panel = job_.panel(), tile = job_.tile;
     block_row_ = block_row;
     block_col_ = block_col;
-    row_end_ = std::min(job_.m, block_row + job_.block_rows);
-    col_end_ = std::min(job_.n, block_col + job_.block_cols);
+    const std::size_t row_end = std::min(job_.m, block_row + job_.block_rows);
+    const std::size_t col_end = std::min(job_.n, block_col + job_.block_cols);
+    tiles_ = ceil_div(row_end - block_row, tile);
+    panels_ = ceil_div(col_end - block_col, panel);
+    first_panel_ = block_col / panel;
+    panel_step_ = ceil_div(panel * sizeof(float), tiles_);
     for (k_ = 0; k_ < span_; k_ += job_.depth_block) {
       depth_ = std::min(job_.depth_block, span_ - k_);
       if (job_.holds_partial()) {
-        for (std::size_t col = block_col; col < col_end_; col += job_.panel()) {
-          pack_panel(col);
-          for (std::size_t row = first_row(col); row < row_end_; row += job_.tile) {
-            multiply(row, col);
-          }
+        for (std::size_t p = 0; p < panels_; ++p) {
+          pack_panel(p);
+          for (std::size_t t = first_tile(p); t < tiles_; ++t) multiply(t, p);
         }
       } else {
-        for (std::size_t col = block_col; col < col_end_; col += job_.panel()) pack_panel(col);
-        for (std::size_t row = block_row; row < row_end_; row += job_.tile) {
-          for (std::size_t col = block_col; col < col_end_; col += job_.panel()) {
-            if (row >= first_row(col)) multiply(row, col);
+        for (std::size_t p = 0; p < panels_; ++p) pack_panel(p);
+        for (std::size_t t = 0; t < tiles_; ++t) {
+          for (std::size_t p = 0; p < panels_; ++p) {
+            if (t >= first_tile(p)) multiply(t, p);
           }
         }
       }
@@ -235,57 +238,64 @@ class BlockProduct {
   }
 
  private:
-  /// The first tile of the block that has something in a panel: above it a triangle has nothing.
-  std::size_t first_row(std::size_t col) const {
-    const std::size_t above = job_.lower && col > block_row_ ? col - block_row_ : 0;
-    return block_row_ + above / job_.tile * job_.tile;
+  // Tiles and panels are counted within the block.
+
+  /// The first tile that has something in a panel: above it a triangle has nothing.
+  std::size_t first_tile(std::size_t p) const {
+    const std::size_t col = block_col_ + p * job_.panel();
+    return job_.lower && col > block_row_ ? (col - block_row_) / job_.tile : 0;
   }
-  const float* panel_at(std::size_t col) const {
+  const float* panel_at(std::size_t p, std::size_t k) const {
     const std::size_t panel = job_.panel();
-    if (packed_b_ == nullptr) return scratch_panels_ + (col - block_col_) * depth_;
-    const std::size_t k = job_.share_b ? k_ : k0_ + k_;
-    return packed_b_ + (col / panel * job_.packed_depth() + k) * panel;
+    if (packed_b_ == nullptr) return scratch_panels_ + p * panel * depth_;
+    const std::size_t row = job_.share_b ? k : k0_ + k;
+    return packed_b_ + ((first_panel_ + p) * job_.packed_depth() + row) * panel;
   }
-  void pack_panel(std::size_t col) {
-    if (packed_b_ != nullptr || first_row(col) >= row_end_) return;
+  void pack_panel(std::size_t p) {
+    if (packed_b_ != nullptr || first_tile(p) >= tiles_) return;
     const std::size_t panel = job_.panel();
-    pack_groups(job_, job_.b, col / panel, col / panel + 1, k0_ + k_, depth_, panel, true, false, 0,
-                scratch_panels_ + (col - block_col_) * depth_);
+    pack_groups(job_, job_.b, first_panel_ + p, first_panel_ + p + 1, k0_ + k_, depth_, panel, true,
+                false, 0, scratch_panels_ + p * panel * depth_);
   }
-  void multiply(std::size_t row, std::size_t col) {
+  void multiply(std::size_t t, std::size_t p) {
     const std::size_t panel = job_.panel(), tile = job_.tile;
-    family::TileProduct product = {};
+    const std::size_t row = block_row_ + t * tile, col = block_col_ + p * panel;
+    family::TileProduct product;
     product.rows = static_cast<unsigned>(std::min(tile, job_.m - row));
     product.a = packed_a_ + k_ * job_.m + row * depth_;
-    product.b = panel_at(col);
+    product.b = panel_at(p, k_);
     product.depth = depth_;
-    look_ahead(product, row, col);
-    float* held = partial_ + (col - block_col_) * job_.block_rows + (row - block_row_) * panel;
+    look_ahead(product, t, p);
+    float* held = partial_ + p * panel * job_.block_rows + t * tile * panel;
     const bool starts = k_ == 0, ends = k_ + depth_ == span_;
     multiply_tile(job_, product, row, col, job_.load || k0_ > 0, starts ? nullptr : held,
                   ends ? nullptr : held);
   }
   /// What will be needed soon and lies far away, spread over the steps of a tile: the block of A
-  /// while its first panel is multiplied, afterwards what the next panel of B is made of.
-  void look_ahead(family::TileProduct& product, std::size_t row, std::size_t col) const {
+  /// while its first panel is multiplied, otherwise what the next panel of B is made of.
+  void look_ahead(family::TileProduct& product, std::size_t t, std::size_t p) const {
     const std::size_t panel = job_.panel();
-    const std::size_t tiles = ceil_div(row_end_ - block_row_, job_.tile);
-    const std::size_t index = (row - block_row_) / job_.tile;
-    const std::size_t next = col + panel;
     if (packed_b_ != nullptr && job_.m == job_.tile) {
       product.ahead = product.b + kStreamAhead;
       product.ahead_step = panel * sizeof(float);
-    } else if (next >= col_end_ || (tiles > 2 && col == block_col_)) {
+      return;
+    }
+    // After the last panel comes the first one of the next depth.
+    const bool last = p + 1 == panels_;
+    const std::size_t next = last ? 0 : p + 1;
+    const std::size_t next_k = last ? k_ + depth_ : k_;
+    if (next_k >= span_ || (tiles_ > 2 && p == 0 && !last)) {
       product.ahead = product.a + 2 * job_.tile * depth_;
       product.ahead_step = job_.tile * sizeof(float);
     } else if (packed_b_ != nullptr) {
-      product.ahead_step = ceil_div(panel * sizeof(float), tiles);
+      product.ahead_step = panel_step_;
       product.ahead =
-          reinterpret_cast<const char*>(panel_at(next)) + index * product.ahead_step * depth_;
+          reinterpret_cast<const char*>(panel_at(next, next_k)) + t * panel_step_ * depth_;
     } else {
       // A row of the source for each tile; of a transposed source, a line of every row.
-      const family::Source source = source_of(job_.b, next, k0_ + k_);
-      const std::size_t line = std::min(index, std::min(panel, job_.n - next) - 1);
+      const std::size_t col = block_col_ + next * panel;
+      const family::Source source = source_of(job_.b, col, k0_ + next_k);
+      const std::size_t line = std::min(t, std::min(panel, job_.n - col) - 1);
       product.ahead =
           source.transposed ? source.data + line / 16 * 16 : source.data + line * source.stride;
       product.ahead_step = source.transposed ? source.stride * sizeof(float) : sizeof(float);
@@ -299,7 +309,9 @@ class BlockProduct {
   float* partial_;  // [panel][tile][tile rows][panel_cols]
   std::size_t k0_, span_;
   std::size_t k_ = 0, depth_ = 0;
-  std::size_t block_row_ = 0, block_col_ = 0, row_end_ = 0, col_end_ = 0;
+  std::size_t block_row_ = 0, block_col_ = 0;
+  std::size_t tiles_ = 0, panels_ = 0, first_panel_ = 0;
+  std::size_t panel_step_ = 0;  // bytes a step that bring a panel during one pass over the tiles
 };
 
 /// Runs on the caller's thread if there is too little to share.
@@ -349,12 +361,14 @@ Status run(Job& job, Context& context) {
       pack_groups(job, job.b, begin, end, k0, span, panel, true, false, panel * job.packed_depth(),
                   shared_b + begin * panel * job.packed_depth());
     };
-    // Some 64 K elements a grain: tens of microseconds.
-    const auto grain = [&](std::size_t width) {
-      return std::max<std::size_t>(1, std::min(65536 / (width * span), ceil_div(512, width)));
+    // Some 64 K elements a grain, tens of microseconds; of a transposed operand 512 rows, so that a
+    // page is visited for 2 KB and not for one tile.
+    const auto grain = [&](const DenseOperand& operand, std::size_t width) {
+      return operand.transposed ? ceil_div(512, width)
+                                : std::max<std::size_t>(1, 65536 / (width * span));
     };
-    if (!direct) for_each(context, serial, ceil_div(job.m, tile), grain(tile), pack_a);
-    if (job.share_b) for_each(context, serial, job.panels(), grain(panel), pack_b);
+    if (!direct) for_each(context, serial, ceil_div(job.m, tile), grain(job.a, tile), pack_a);
+    if (job.share_b) for_each(context, serial, job.panels(), grain(job.b, panel), pack_b);
 
     const std::size_t block_rows = ceil_div(job.m, job.block_rows);
     const std::size_t block_cols = ceil_div(job.n, job.block_cols);
