@@ -15,9 +15,10 @@
 namespace quell::engine {
 namespace {
 
-// Logits held at a time for one model: enough rows that the head's products run at full speed (256
-// rows of 32,000 are 33 MB) without counting against the memory of a block.
-constexpr std::uint64_t kLogitBytes = 48u << 20;
+// Logits held at a time for one model. A large head is packed anew for every such piece, which
+// costs as much as multiplying it with some 250 rows; 96 MB are 786 rows of 32,000. They are
+// allocated when no block is resident.
+constexpr std::uint64_t kLogitBytes = 96u << 20;
 
 /// ln sum exp(x - max) in double and the maximum.
 struct LogSum {
@@ -208,12 +209,12 @@ Result<Scores> score(Engine& engine, std::span<const std::int32_t> ids,
   scores.nll.resize(targets.scored);
   Progress progress(options, ids.size() * (std::uint64_t{config.layers} + 1));
   const std::size_t step = logit_rows(engine);
-  QUELL_TRY(logits, Matrix::uninitialized(std::min(step, ids.size()), config.vocabulary));
 
   for (const Part& part : cut(lengths, config.hidden, options.hidden_bytes)) {
     const auto part_ids = ids.subspan(part.first_token, part.tokens);
     const auto part_lengths = lengths.subspan(part.first_sequence, part.sequences);
     QUELL_TRY(x, run_blocks(engine, part_ids, part_lengths, options.source, nullptr, &progress));
+    QUELL_TRY(logits, Matrix::uninitialized(std::min(step, part.tokens), config.vocabulary));
     for (std::size_t first = 0; first < part.tokens; first += step) {
       const std::size_t rows = std::min(step, part.tokens - first);
       const auto out = logits.view().rows_from(0, rows);
@@ -257,8 +258,6 @@ Result<Comparison> compare(Engine& reference, Engine& other, std::span<const std
   std::vector<std::uint8_t> same(targets.scored);
   Progress progress(options, ids.size() * (std::uint64_t{config.layers} + other_config.layers + 1));
   const std::size_t step = logit_rows(reference);
-  QUELL_TRY(p, Matrix::uninitialized(std::min(step, ids.size()), config.vocabulary));
-  QUELL_TRY(q, Matrix::uninitialized(std::min(step, ids.size()), config.vocabulary));
 
   const std::size_t hidden = std::max(config.hidden, other_config.hidden);
   for (const Part& part : cut(lengths, hidden, options.hidden_bytes / 2)) {
@@ -267,6 +266,8 @@ Result<Comparison> compare(Engine& reference, Engine& other, std::span<const std
     QUELL_TRY(x, run_blocks(reference, part_ids, part_lengths, options.reference_source, nullptr,
                             &progress));
     QUELL_TRY(y, run_blocks(other, part_ids, part_lengths, options.source, nullptr, &progress));
+    QUELL_TRY(p, Matrix::uninitialized(std::min(step, part.tokens), config.vocabulary));
+    QUELL_TRY(q, Matrix::uninitialized(std::min(step, part.tokens), config.vocabulary));
     for (std::size_t first = 0; first < part.tokens; first += step) {
       const std::size_t rows = std::min(step, part.tokens - first);
       const auto p_rows = p.view().rows_from(0, rows), q_rows = q.view().rows_from(0, rows);

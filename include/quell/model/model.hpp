@@ -23,7 +23,7 @@ namespace quell::model {
 
 /// A linear layer: W [rows, cols] = [out, in].
 struct Linear {
-  std::string name;         // module path in the checkpoint, without ".weight"
+  std::string name;  // module path in the checkpoint, without ".weight"
   std::size_t rows = 0, cols = 0;
   bool transposed = false;  // the file holds [in, out] (GPT-2)
   bool bias = false;        // name + ".bias" is there
@@ -34,14 +34,14 @@ struct NormTensors {
   std::string bias;
 };
 
-/// One decoder block. The four sites are the distinct inputs of its linear layers; layers that share
-/// a site share their statistics.
+/// One decoder block. The four sites are the distinct inputs of its linear layers; layers that
+/// share a site share their statistics.
 struct Block {
   NormTensors attention_norm, mlp_norm;
-  NormTensors q_norm, k_norm;     // per head, where the config has head_norms
-  std::vector<Linear> qkv;        // outputs concatenated give [q | k | v]
+  NormTensors q_norm, k_norm;  // per head, where the config has head_norms
+  std::vector<Linear> qkv;     // outputs concatenated give [q | k | v]
   Linear o;
-  std::vector<Linear> gate_up;    // outputs concatenated give [gate | up], or [up] where not gated
+  std::vector<Linear> gate_up;  // outputs concatenated give [gate | up], or [up] where not gated
   Linear down;
 };
 
@@ -54,11 +54,11 @@ std::vector<const Linear*> linears_at(const Block& block, Site site);
 
 /// Tensors outside the blocks.
 struct Frame {
-  std::string embedding;                   // [V, embedding_width]
-  std::string positions;                   // [P, hidden], learned positions only
+  std::string embedding;  // [V, embedding_width]
+  std::string positions;  // [P, hidden], learned positions only
   std::optional<Linear> project_in, project_out;
   NormTensors final_norm;
-  std::string head;                        // [V, embedding_width]; the embedding's name when tied
+  std::string head;  // [V, embedding_width]; the embedding's name when tied
 };
 
 struct LoadOptions {
@@ -67,8 +67,9 @@ struct LoadOptions {
 
 class Model {
  public:
-  /// Reads config.json and the headers of the weights, and checks every expected tensor's presence and
-  /// shape against the configuration. Weights stay on disk. Errors: missing, parse, shape, unsupported.
+  /// Reads config.json and the headers of the weights, and checks every expected tensor's presence
+  /// and shape against the configuration. Weights stay on disk. Errors: missing, parse, shape,
+  /// unsupported.
   static Result<Model> load(const std::filesystem::path& folder, LoadOptions options = {});
   /// Opens any folder of weights, of an architecture known or not: no blocks, no frame, only
   /// generic_linears(). What round-to-nearest needs. config.json must be there, but only its
@@ -83,8 +84,8 @@ class Model {
   const std::vector<Block>& blocks() const noexcept { return blocks_; }
   const Frame& frame() const noexcept { return frame_; }
   bool tied_head() const noexcept { return frame_.head == frame_.embedding; }
-  /// load_weights_only: every 2-D floating-point `*.weight` (and quantized module) that is neither an
-  /// embedding nor a head by its name, sorted by name. Empty after load().
+  /// load_weights_only: every 2-D floating-point `*.weight` (and quantized module) that is neither
+  /// an embedding nor a head by its name, sorted by name. Empty after load().
   const std::vector<Linear>& generic_linears() const noexcept { return generic_linears_; }
   const io::QuantizedModules& quantized() const noexcept { return quantized_; }
   /// Things a user should know that are not errors.
@@ -92,15 +93,16 @@ class Model {
   /// Elements of all tensors that the model uses; a tied head counts once.
   std::uint64_t parameters() const noexcept { return parameters_; }
 
-  /// W [rows, cols] in float32, dequantized and transposed as needed. Error: parse if an element is not
-  /// finite, naming tensor and index, unless `allow_nonfinite`.
-  Result<Matrix> weight(const Linear& linear, Executor& executor, bool allow_nonfinite = false) const;
+  /// W [rows, cols] in float32, dequantized and transposed as needed. Error: parse if an element is
+  /// not finite, naming tensor and index, unless `allow_nonfinite`.
+  Result<Matrix> weight(const Linear& linear, Executor& executor,
+                        bool allow_nonfinite = false) const;
   /// The bias, or an empty matrix. One row.
   Result<Matrix> bias(const Linear& linear) const;
   /// A tensor by its name; one row for vectors. Same check.
   Result<Matrix> tensor(const std::string& name, bool allow_nonfinite = false) const;
-  /// Rows [first, first + count) of a 2-D tensor, reading no more of the file than that (a quantized
-  /// one is read whole). Same check.
+  /// Rows [first, first + count) of a 2-D tensor, reading no more of the file than that (a
+  /// quantized one is read whole). Same check.
   Result<Matrix> rows(const std::string& name, std::size_t first, std::size_t count,
                       bool allow_nonfinite = false) const;
 
