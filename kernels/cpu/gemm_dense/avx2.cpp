@@ -9,12 +9,13 @@ QUELL_TARGET_BEGIN(QUELL_TARGET_AVX2)
 namespace quell::kernels::avx2 {
 namespace {
 
-// 6 x 2 accumulators, 2 vectors of B and 1 broadcast of A are 15 of 16 registers. Per step of k
-// that is 12 multiplications, two a cycle, beside 8 loads, two a cycle: measured 98 % of the
-// multiply limit from the first cache.
-constexpr unsigned kTileRows = 6;
-constexpr unsigned kVectors = 2;
-// A panel is 16 KB and a tile 6 KB, within a first cache of 32 KB.
+// 4 x 3 accumulators, 3 vectors of B and 1 broadcast of A are 16 of 16 registers. Per step of k
+// that is 12 multiplications, two a cycle, beside 7 loads, two a cycle. 6 x 2 has 8 loads: equal on
+// a quiet core (98 % of the multiply limit from the first cache), 10 % slower where another
+// hardware thread competes for the load units, as on shared machines.
+constexpr unsigned kTileRows = 4;
+constexpr unsigned kVectors = 3;
+// A panel is 24 KB and a tile 4 KB, within a first cache of 32 KB.
 constexpr unsigned kDepthBlock = 256;
 constexpr unsigned kWidth = 8;
 constexpr unsigned kPanelCols = kVectors * kWidth;
@@ -83,8 +84,7 @@ void tile(const gemm_dense_family::TileProduct& p) {
 }
 
 using TileFunction = void (*)(const gemm_dense_family::TileProduct&);
-constexpr TileFunction kTiles[kTileRows + 1] = {nullptr, tile<1>, tile<2>, tile<3>,
-                                                tile<4>, tile<5>, tile<6>};
+constexpr TileFunction kTiles[kTileRows + 1] = {nullptr, tile<1>, tile<2>, tile<3>, tile<4>};
 
 void multiply(const gemm_dense_family::TileProduct& product) {
   kTiles[product.rows](product);
