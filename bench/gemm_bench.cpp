@@ -8,6 +8,9 @@
 //   QUELL_ISA=avx2 gemm_bench         capped: the limit is capped, too
 //   QUELL_BENCH_THREADS=1 gemm_bench
 //
+// The cap does not reach the contenders: Eigen is compiled for this machine, and OpenBLAS is
+// lowered by OPENBLAS_CORETYPE=Haswell.
+//
 // Names: what/contender/M_N_K. Flops are 2 M N K, and T N (N + 1) for the symmetric product.
 
 #include <benchmark/benchmark.h>
