@@ -34,7 +34,7 @@ static quell::Status compress(const fs::path& folder, const fs::path& calibratio
   quell::pipeline::Recipe recipe;  // 4 bits, symmetric
   recipe.method = "gptq";
   recipe.group = 32;
-  const quell::pipeline::DataShape data{
+  const quell::pipeline::CalibrationSize data{
       .available = true, .sequential = true, .tokens = corpus.ids.size(), .longest = 2048};
   QUELL_TRY(plan, quell::pipeline::make_plan(model, recipe, data, *threads));
 

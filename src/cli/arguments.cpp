@@ -16,7 +16,7 @@ namespace {
 
 Error usage(std::string message) { return Error{ErrorCode::usage, std::move(message)}; }
 
-void add_data(CLI::App& app, DataOptions& data) {
+void add_data(CLI::App& app, TextOptions& data) {
   app.add_option("--ids", data.ids, "token ids instead of text: int32 .npy of shape [T]");
   app.add_option("--lengths", data.lengths, "lengths of the sequences in --ids: int32 .npy");
   app.add_option("--max-tokens", data.max_tokens, "use at most so many tokens");
@@ -48,7 +48,7 @@ void add_limits(CLI::App& app, Limits& limits) {
                "follow weight files that are links leaving the model's folder");
 }
 
-void add_calibration(CLI::App& app, DataOptions& data) {
+void add_calibration(CLI::App& app, TextOptions& data) {
   app.add_option("--calib", data.files, "calibration text, one or more UTF-8 files");
   app.add_option("--samples", data.samples, "sequences drawn from the text")->capture_default_str();
   app.add_option("--seqlen", data.length, "tokens of a sequence (default: the smaller of 2048 and the model's limit)");
@@ -56,7 +56,7 @@ void add_calibration(CLI::App& app, DataOptions& data) {
   add_data(app, data);
 }
 
-void add_evaluation(CLI::App& app, DataOptions& data) {
+void add_evaluation(CLI::App& app, TextOptions& data) {
   app.add_option("--text", data.files, "evaluation text, one or more UTF-8 files");
   app.add_option("--context", data.length, "tokens of a window (default: the smaller of 2048 and the model's limit)");
   add_data(app, data);
@@ -168,7 +168,7 @@ Result<pipeline::Recipe> QuantizeArguments::recipe() const {
   return recipe;
 }
 
-Result<calib::Corpus> read_corpus(const model::Model& model, const DataOptions& data,
+Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& data,
                                   bool calibration) {
   constexpr std::uint32_t kDefaultLength = 2048;
   const std::uint32_t limit = model.config().max_positions;

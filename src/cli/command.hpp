@@ -38,7 +38,7 @@ struct Limits {
 };
 
 /// Text or ids, and how they are cut.
-struct DataOptions {
+struct TextOptions {
   std::vector<std::string> files;  // --calib or --text
   std::string ids, lengths;
   std::uint32_t length = 0;        // --seqlen or --context; 0: min(2048, the model's positions)
@@ -72,8 +72,8 @@ std::unique_ptr<Command> make_kernels();
 
 // Options (arguments.cpp).
 void add_limits(CLI::App& app, Limits& limits);
-void add_calibration(CLI::App& app, DataOptions& data);
-void add_evaluation(CLI::App& app, DataOptions& data);
+void add_calibration(CLI::App& app, TextOptions& data);
+void add_evaluation(CLI::App& app, TextOptions& data);
 /// Bytes of "1500MB", "12GiB", "4096"; kB/MB/GB are powers of 1000, KiB/MiB/GiB of 1024. Error: usage.
 Result<std::uint64_t> parse_size(std::string_view text);
 
@@ -89,7 +89,7 @@ struct QuantizeArguments {
   bool symmetric = false, asymmetric = false, act_order = false;
   bool force = false, no_resume = false, resume = false, dry_run = false, allow_requantize = false;
   std::vector<std::string> rules, ignore;
-  DataOptions data;
+  TextOptions data;
 
   void add(CLI::App& app);
   Result<pipeline::Recipe> recipe() const;
@@ -106,7 +106,7 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
                                       Executor& executor, pipeline::Observer& observer);
 
 /// The model's text or ids. `samples` and `seed` apply to calibration alone.
-Result<calib::Corpus> read_corpus(const model::Model& model, const DataOptions& data, bool calibration);
+Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& data, bool calibration);
 
 /// The lines that quantize, eval and run print for people.
 void print_outcome(const pipeline::QuantizeOutcome& outcome);

@@ -54,7 +54,7 @@ class Evaluate final : public Command {
  private:
   std::string model_, reference_;
   std::optional<double> max_kl_;
-  DataOptions data_;
+  TextOptions data_;
 };
 
 }  // namespace

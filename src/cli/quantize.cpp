@@ -266,7 +266,7 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
     recipe.ignore.insert(recipe.ignore.end(), names.begin(), names.end());
   }
 
-  pipeline::DataShape shape;
+  pipeline::CalibrationSize shape;
   shape.available = corpus.has_value() || statistics.has_value();
   shape.sequential = corpus.has_value();
   if (corpus) {

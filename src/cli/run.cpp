@@ -119,7 +119,7 @@ class RunAll final : public Command {
   }
 
   QuantizeArguments arguments_;
-  DataOptions text_;
+  TextOptions text_;
 };
 
 }  // namespace

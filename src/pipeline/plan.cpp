@@ -64,7 +64,7 @@ bool fits_f16(const Matrix& weight, const GridSpec& grid) {
 
 class Planner {
  public:
-  Planner(const model::Model& model, const Recipe& recipe, const DataShape& data,
+  Planner(const model::Model& model, const Recipe& recipe, const CalibrationSize& data,
           Executor& executor)
       : model_(model), recipe_(recipe), data_(data), executor_(executor) {
     hits_.assign(recipe.rules.size(), 0);
@@ -329,7 +329,7 @@ class Planner {
 
   const model::Model& model_;
   const Recipe& recipe_;
-  const DataShape& data_;
+  const CalibrationSize& data_;
   Executor& executor_;
   Plan plan_;
   std::vector<std::string> problems_;
@@ -371,8 +371,12 @@ void Planner::estimate() {
   const std::uint64_t embedding_rows = data_.sequential ? 4ull * config.embedding_width * 32'768 : 0;
   plan_.fixed_memory = kProgram + std::max(forward, solve) + embedding_rows;
   plan_.hidden_bytes = data_.sequential ? 4ull * data_.tokens * config.hidden : 0;
-  for (const Task& task : plan_.tasks) plan_.work += task_work(task);
-  if (data_.sequential) {
+  bool walks = false;
+  for (const Task& task : plan_.tasks) {
+    plan_.work += task_work(task);
+    walks |= includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+  }
+  if (data_.sequential && walks) {
     for (std::uint32_t layer = 0; layer < model_.blocks().size(); ++layer) {
       plan_.work += 2 * block_work(model_, layer, data_.tokens);
       for (const model::Site site : model::kSites) {
@@ -410,7 +414,7 @@ double task_work(const Task& task) {
   return 100 * rows * cols + (feedback ? cols * cols * cols / 3 + 2 * rows * cols * cols : 0);
 }
 
-Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const DataShape& data,
+Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const CalibrationSize& data,
                        Executor& executor, std::uint64_t shard_limit) {
   return Planner(model, recipe, data, executor).run(shard_limit);
 }

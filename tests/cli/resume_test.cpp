@@ -124,7 +124,7 @@ TEST(Resume, TwoRunsOnOneFolderDoNotMeet) {
   // Either it met the owner (4), or the owner was done already (2: the folder is complete).
   EXPECT_TRUE(second.code == 4 || second.code == 2) << second.code << second.err;
   if (second.code == 4) {
-    EXPECT_NE(second.err.find("pid"), std::string::npos) << second.err;
+    EXPECT_NE(second.err.find("by process"), std::string::npos) << second.err;
   }
 }
 

@@ -97,7 +97,7 @@ class Engine {
   /// Bytes of all blocks and the head packed: what keeping everything in memory would take.
   std::uint64_t packed_bytes() const noexcept;
 
-  static constexpr std::size_t kGroupRows = 1024;
+  static constexpr std::size_t kGroupRows = 2048;
   static constexpr std::uint64_t kKeptHeadBytes = 128u << 20;
 
  private:

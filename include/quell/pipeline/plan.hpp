@@ -33,7 +33,7 @@ struct Task {
 };
 
 /// What calibration there is to work with.
-struct DataShape {
+struct CalibrationSize {
   bool available = false;     // calibration text, ids or statistics are given
   bool sequential = false;    // the corpus is walked block by block (else statistics are given)
   std::uint64_t tokens = 0;
@@ -61,7 +61,7 @@ struct Plan {
 inline constexpr std::uint64_t kShardLimit = 5'000'000'000;  // bytes, the habit of the field
 
 /// Errors: usage (all problems, one per line).
-Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const DataShape& data,
+Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const CalibrationSize& data,
                        Executor& executor, std::uint64_t shard_limit = kShardLimit);
 
 /// Floating-point operations of one pass of `tokens` through a block, and of quantizing a task.
