@@ -22,6 +22,8 @@ using Bytes = std::vector<std::byte>;
 constexpr std::size_t kWordBytes = 4;
 constexpr unsigned kWordBits = 32;
 constexpr std::byte kTopBit{0x80};
+constexpr std::string_view kPackFormat = "pack-quantized";
+constexpr std::string_view kIntFormat = "int-quantized";
 
 std::string numbers(const ModulePlan& module) {
   return std::to_string(module.rows) + " x " + std::to_string(module.cols);
@@ -282,7 +284,10 @@ Json arguments(unsigned width, bool symmetric, std::string_view strategy, Json g
   return json;
 }
 
-Json group_json(const Scheme& scheme, Json targets) {
+// `format` is a member that readers before 2025 refuse. Newer ones need it where the scheme alone
+// makes them expect another format: int8 without quantized inputs would be taken for
+// pack-quantized.
+Json group_json(const Scheme& scheme, Json targets, std::string_view format) {
   Json json;
   json.set("targets", std::move(targets));
   json.set("weights",
@@ -293,6 +298,7 @@ Json group_json(const Scheme& scheme, Json targets) {
                ? Json()
                : arguments(scheme.activation_bits, true, "token", nullptr, true, nullptr));
   json.set("output_activations", nullptr);
+  if (format == kIntFormat && scheme.activation_bits == 0) json.set("format", format);
   return json;
 }
 
@@ -317,33 +323,42 @@ Json config(std::span<const ModulePlan> modules, std::span<const std::string> ig
   Json grids = Json::object();
   for (std::size_t i = 0; i < schemes.size(); ++i) {
     const std::string name = "group_" + std::to_string(i);
-    groups.set(name, group_json(schemes[i], std::move(targets[i])));
+    groups.set(name, group_json(schemes[i], std::move(targets[i]), format));
     GridSpec grid;
     grid.format = schemes[i].format;
     grid.symmetric = schemes[i].symmetric;
     grid.group = schemes[i].group;
     grids.set(name, to_string(grid));
   }
-  Json kept = Json::array();
-  for (const std::string& name : ignored) kept.push(name);
+  // A tied head has no tensor and so no name here, but in other readers it is a Linear like any
+  // other.
+  const std::string head = "lm_head";
+  std::vector<std::string> kept(ignored.begin(), ignored.end());
+  const bool head_is_named =
+      std::find(kept.begin(), kept.end(), head) != kept.end() ||
+      std::any_of(modules.begin(), modules.end(),
+                  [&](const ModulePlan& module) { return module.name == head; });
+  if (!head_is_named) kept.push_back(head);
+  Json ignore = Json::array();
+  for (const std::string& name : kept) ignore.push(name);
   Json result;
   result.set("quant_method", "compressed-tensors");
   result.set("format", format);
   result.set("quantization_status", "compressed");
   result.set("global_compression_ratio", nullptr);
   result.set("kv_cache_scheme", nullptr);
-  result.set("ignore", std::move(kept));
+  result.set("ignore", std::move(ignore));
   result.set("config_groups", std::move(groups));
   result.set("quell_grids", std::move(grids));
   return result;
 }
 
 Json config_packed(std::span<const ModulePlan> modules, std::span<const std::string> ignored) {
-  return config(modules, ignored, "pack-quantized");
+  return config(modules, ignored, kPackFormat);
 }
 
 Json config_int8(std::span<const ModulePlan> modules, std::span<const std::string> ignored) {
-  return config(modules, ignored, "int-quantized");
+  return config(modules, ignored, kIntFormat);
 }
 
 }  // namespace

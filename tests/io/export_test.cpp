@@ -340,6 +340,13 @@ TEST(CompressedTensors, ConfigOfOneSchemeTargetsLinear) {
   const std::vector<ModulePlan> same = {modules[0], {"b", modules[1].grid, 8, 64}};
   const std::vector<std::string> ignored = {"lm_head"};
   EXPECT_EQ(layout("compressed-tensors").config(same, ignored).dump(), kUniform);
+  // A tied head has no tensors, so nobody names it; readers would quantize it as a Linear.
+  EXPECT_EQ(layout("compressed-tensors").config(same, {}).dump(), kUniform);
+}
+
+TEST(CompressedTensors, ConfigDoesNotIgnoreAQuantizedHead) {
+  const std::vector<ModulePlan> modules = {{"lm_head", grid("int4:sym:oc:g32"), 4, 64}};
+  EXPECT_TRUE(layout("compressed-tensors").config(modules, {}).find("ignore")->items().empty());
 }
 
 TEST(CompressedTensors, ConfigOfSeveralSchemesNamesEveryModuleOnce) {
@@ -373,6 +380,9 @@ TEST(IntQuantized, ConfigSaysWhetherInputsAreQuantized) {
   EXPECT_NE(group(active).find(R"("input_activations":{"num_bits":8,"type":"int","symmetric":true,)"
                                R"("strategy":"token","group_size":null,"dynamic":true)"),
             std::string::npos);
+  // Readers that derive the format from the scheme need to be told; others must not see the member.
+  EXPECT_NE(group(plain).find(R"("format":"int-quantized")"), std::string::npos);
+  EXPECT_EQ(group(active).find("format"), std::string::npos);
 }
 
 }  // namespace
