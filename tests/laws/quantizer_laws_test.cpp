@@ -144,6 +144,7 @@ TEST_P(QuantizerLaws, DoNotDependOnThreadsOrInstructionSet) {
   const Matrix w =
       test::student_matrix(530, kInputs, 4);  // several panels on one thread, more on two
   for_each_grid(w, [&](const LayerProblem& layer) {
+    if (layer.scale == ScaleMethod::minmax) return;  // walks the same code as absmax
     SerialExecutor serial;
     const auto expected = method()->quantize(layer, serial);
     ASSERT_TRUE(expected);
