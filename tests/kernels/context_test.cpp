@@ -50,7 +50,7 @@ TEST(Context, ReportsScratchThatDoesNotFit) {
   const Status status = context.reserve(std::numeric_limits<std::size_t>::max() - 10, 0);
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().code, ErrorCode::resource);
-  EXPECT_FALSE(context.reserve(std::size_t{1} << 62, std::size_t{1} << 62));
+  EXPECT_FALSE(context.reserve(std::size_t{1} << 63, std::size_t{1} << 63));
   EXPECT_TRUE(context.reserve(100, 100));  // still usable
 }
 
