@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace quell::kernels {
 namespace {
@@ -42,6 +43,20 @@ TEST(Context, KeepsWhatItHas) {
   ASSERT_TRUE(context.reserve(0, 20000));
   EXPECT_GE(context.slot(0).size(), 5000u);
   EXPECT_GE(context.shared().size(), 20000u);
+}
+
+TEST(Context, MovesItsScratch) {
+  SerialExecutor serial;
+  Context first(serial);
+  ASSERT_TRUE(first.reserve(100, 200));
+  const std::byte* slot = first.slot(0).data();
+  Context second(std::move(first));
+  EXPECT_EQ(second.slot(0).data(), slot);
+  EXPECT_EQ(first.slot(0).size(), 0u);  // NOLINT: documented to be empty
+  ASSERT_TRUE(first.reserve(50));
+  EXPECT_NE(first.slot(0).data(), slot);
+  first = std::move(second);
+  EXPECT_EQ(first.slot(0).data(), slot);
 }
 
 TEST(Context, ReportsScratchThatDoesNotFit) {

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <span>
+#include <utility>
 
 #include "quell/core/executor.hpp"
 #include "quell/core/result.hpp"
@@ -17,6 +18,15 @@ class Context {
  public:
   /// `executor` must outlive the context.
   explicit Context(Executor& executor) noexcept : executor_(&executor) {}
+
+  /// A context that was moved from has no scratch and may be used again.
+  Context(Context&& other) noexcept : executor_(other.executor_) { swap_scratch(other); }
+  Context& operator=(Context&& other) noexcept {
+    Context taken(std::move(other));
+    executor_ = taken.executor_;
+    swap_scratch(taken);
+    return *this;
+  }
 
   Executor& executor() const noexcept { return *executor_; }
   /// Makes sure that every slot has `slot_bytes` and the shared area `shared_bytes`; contents are
@@ -30,6 +40,13 @@ class Context {
   std::span<std::byte> shared() noexcept { return {start_, shared_bytes_}; }
 
  private:
+  void swap_scratch(Context& other) noexcept {
+    std::swap(memory_, other.memory_);
+    std::swap(start_, other.start_);
+    std::swap(slot_bytes_, other.slot_bytes_);
+    std::swap(shared_bytes_, other.shared_bytes_);
+  }
+
   Executor* executor_;
   // One allocation, [shared, slot 0, slot 1, ...], so that it can lie on a few large pages.
   AlignedBytes memory_;
