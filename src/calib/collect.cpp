@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// One chunk (whole sequences, at most kChunkTokens tokens unless one sequence is longer) goes through
-// a block at a time, so a tap call is a chunk and sums never depend on how much memory there is.
+// One chunk (whole sequences, at most kChunkTokens tokens unless one sequence is longer) goes
+// through a block at a time, so a tap call is a chunk and sums never depend on how much memory
+// there is.
 
 #include "quell/calib/collect.hpp"
 
@@ -16,9 +17,9 @@ namespace quell::calib {
 namespace {
 
 Error file_error(const char* what) {
-  return Error{ErrorCode::resource, std::string("the temporary file of hidden states could not be ") +
-                                        what + ": " + std::strerror(errno) +
-                                        "; free disk space or give more --max-memory"};
+  return Error{ErrorCode::resource,
+               std::string("the temporary file of hidden states could not be ") + what + ": " +
+                   std::strerror(errno) + "; free disk space or give more --max-memory"};
 }
 
 Status transfer(int file, bool write, std::byte* data, std::size_t size, std::uint64_t offset) {
@@ -132,8 +133,7 @@ Result<Walk> Walk::begin(engine::Engine& engine, const Corpus& corpus, std::uint
   const std::size_t hidden = engine.model().config().hidden;
   std::size_t longest = 0;
   for (const Chunk& chunk : chunks(corpus)) longest = std::max(longest, chunk.tokens);
-  QUELL_TRY(states,
-            HiddenStates::create(corpus.ids.size(), hidden, hidden_limit, spill_folder));
+  QUELL_TRY(states, HiddenStates::create(corpus.ids.size(), hidden, hidden_limit, spill_folder));
   QUELL_TRY(buffer, Matrix::uninitialized(longest, hidden));
   Walk walk(engine, corpus, std::move(states), std::move(buffer));
   for (const Chunk& chunk : walk.chunks_) {
@@ -167,15 +167,17 @@ Result<std::map<model::Site, SiteStatistics>> Walk::collect(const engine::BlockW
   QUELL_TRY(pass(weights, &tap, false));
   for (const auto& [site, statistics] : tap.sites) {
     if (statistics.tokens == tokens()) continue;
-    return Error{ErrorCode::verification,
-                 "block " + std::to_string(weights.layer) + ", " + std::string(to_string(site)) +
-                     ": saw " + std::to_string(statistics.tokens) + " tokens, " +
-                     std::to_string(tokens()) + " were fed"};
+    return Error{ErrorCode::verification, "block " + std::to_string(weights.layer) + ", " +
+                                              std::string(to_string(site)) + ": saw " +
+                                              std::to_string(statistics.tokens) + " tokens, " +
+                                              std::to_string(tokens()) + " were fed"};
   }
   return std::move(tap.sites);
 }
 
-Status Walk::advance(const engine::BlockWeights& weights) { return pass(weights, nullptr, true); }
+Status Walk::advance(const engine::BlockWeights& weights) {
+  return pass(weights, nullptr, true);
+}
 
 Result<std::map<model::Site, SiteStatistics>> Walk::collect_and_advance(
     const engine::BlockWeights& weights, const WishFunction& wish) {

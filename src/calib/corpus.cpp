@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Text files become token sequences here. The stream of a file is encoded once and then cut, so that
-// window borders do not disturb the tokenizer; documents are encoded one by one.
+// Text files become token sequences here. The stream of a file is encoded once and then cut, so
+// that window borders do not disturb the tokenizer; documents are encoded one by one.
 
 #include "quell/calib/corpus.hpp"
 
@@ -116,7 +116,8 @@ void append(Corpus& corpus, std::span<const std::int32_t> ids, const CutOptions&
     length = std::min<std::size_t>(length, options.max_tokens - corpus.ids.size());
   }
   if (length < 2) return;
-  corpus.ids.insert(corpus.ids.end(), ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(length));
+  corpus.ids.insert(corpus.ids.end(), ids.begin(),
+                    ids.begin() + static_cast<std::ptrdiff_t>(length));
   corpus.lengths.push_back(static_cast<std::uint32_t>(length));
 }
 
@@ -137,12 +138,15 @@ void append_windows(Corpus& corpus, std::span<const std::int32_t> stream,
 Status check_not_empty(const Corpus& corpus, const std::string& source) {
   if (!corpus.lengths.empty()) return ok();
   return Error{ErrorCode::parse,
-               source + ": need at least 2 tokens in a sequence, found fewer; give more text", source};
+               source + ": need at least 2 tokens in a sequence, found fewer; give more text",
+               source};
 }
 
 }  // namespace
 
-std::uint64_t Corpus::scored() const noexcept { return ids.size() - lengths.size(); }
+std::uint64_t Corpus::scored() const noexcept {
+  return ids.size() - lengths.size();
+}
 
 Result<Corpus> read_text(std::span<const std::filesystem::path> files,
                          const tokenizer::Tokenizer& tokenizer, const CutOptions& options) {
@@ -196,7 +200,8 @@ Result<Corpus> read_ids(const std::filesystem::path& ids_path,
   QUELL_TRY(array, io::read_npy_int32(ids_path));
   if (array.shape.size() != 1) {
     return Error{ErrorCode::parse,
-                 name + ": " + std::to_string(array.shape.size()) + " dimensions, expected 1 ([T])", name};
+                 name + ": " + std::to_string(array.shape.size()) + " dimensions, expected 1 ([T])",
+                 name};
   }
   for (std::size_t i = 0; i < array.values.size(); ++i) {
     const std::int32_t id = array.values[i];
@@ -251,7 +256,8 @@ Corpus sample(Corpus corpus, std::size_t count, std::uint64_t seed) {
   if (count >= corpus.sequences()) {
     if (count > corpus.sequences()) {
       corpus.notes.push_back("the text gives " + std::to_string(corpus.sequences()) +
-                             " sequences, " + std::to_string(count) + " were asked for: all are used");
+                             " sequences, " + std::to_string(count) +
+                             " were asked for: all are used");
     }
     return corpus;
   }

@@ -91,8 +91,8 @@ std::uint64_t Statistics::bytes() const noexcept {
 }
 
 Result<std::string> model_fingerprint(const model::Model& model) {
-  // Reading all of a large model to name it would take as long as a pass over it; the first 4 KiB of
-  // every tensor tell any two trainings apart.
+  // Reading all of a large model to name it would take as long as a pass over it; the first 4 KiB
+  // of every tensor tell any two trainings apart.
   constexpr std::uint64_t kSample = 4096;
   std::string text = model.config().architecture;
   std::vector<std::byte> sample;
@@ -120,9 +120,10 @@ Result<Statistics> merge_statistics(std::vector<Statistics> parts) {
                                          part.model_fingerprint.substr(0, 12)};
     }
     if (part.corpus_fingerprint != total.corpus_fingerprint || part.parts != total.parts) {
-      return Error{ErrorCode::usage,
-                   "the statistics are parts of different calibration data or of a different number of "
-                   "parts; make all parts with the same text and options"};
+      return Error{
+          ErrorCode::usage,
+          "the statistics are parts of different calibration data or of a different number of "
+          "parts; make all parts with the same text and options"};
     }
     for (const std::uint32_t number : part.merged_parts) {
       if (std::binary_search(total.merged_parts.begin(), total.merged_parts.end(), number)) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Statistics files: one safetensors file, per input a [5, IC] table of channel sums and, where
-// collected, the [IC, IC] second moment, all F64. What belongs to the whole is JSON in the metadata.
+// collected, the [IC, IC] second moment, all F64. What belongs to the whole is JSON in the
+// metadata.
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -28,7 +29,8 @@ std::string site_name(const SiteKey& key) {
 }
 
 Error io_error(const std::string& name, const char* what) {
-  return Error{ErrorCode::resource, name + ": could not be " + what + ": " + std::strerror(errno), name};
+  return Error{ErrorCode::resource, name + ": could not be " + what + ": " + std::strerror(errno),
+               name};
 }
 
 // A file that is complete or absent: written beside its place, synced, renamed.
@@ -75,8 +77,10 @@ Result<std::vector<double>> read_doubles(const io::Checkpoint& file, const io::T
   QUELL_TRY(file.read(info, std::as_writable_bytes(std::span(values))));
   for (const double value : values) {
     if (!std::isfinite(value)) {
-      return Error{ErrorCode::parse, path + ": " + info.name + " holds a value that is not finite; the file is damaged",
-                   path, info.name};
+      return Error{
+          ErrorCode::parse,
+          path + ": " + info.name + " holds a value that is not finite; the file is damaged", path,
+          info.name};
     }
   }
   return values;
@@ -143,7 +147,8 @@ Result<Statistics> read_statistics(const std::filesystem::path& path) {
   for (const io::MetadataEntry& entry : file.metadata()) {
     if (entry.key == kKey) text = entry.value;
   }
-  if (text.empty()) return bad("not a statistics file of quell (no " + std::string(kKey) + " in its metadata)");
+  if (text.empty())
+    return bad("not a statistics file of quell (no " + std::string(kKey) + " in its metadata)");
   QUELL_TRY(header, io::parse_json(text, name));
   const io::JsonFields fields(header, name);
   QUELL_TRY(schema, fields.unsigned_integer("schema", 0, 1'000'000));
@@ -192,7 +197,8 @@ Result<Statistics> read_statistics(const std::filesystem::path& path) {
     SiteStatistics site;
     if (!count.is(io::Json::Kind::integer) || count.as_integer() < 0 ||
         static_cast<std::uint64_t>(count.as_integer()) != tokens_fed) {
-      return bad(key + " counts other tokens than the " + std::to_string(tokens_fed) + " that were fed");
+      return bad(key + " counts other tokens than the " + std::to_string(tokens_fed) +
+                 " that were fed");
     }
     site.tokens = tokens_fed;
     const io::TensorInfo* table = file.find(key + ".channels");
@@ -211,7 +217,8 @@ Result<Statistics> read_statistics(const std::filesystem::path& path) {
     site.sum_abs = row(2);
     for (const double value : row(3)) site.max_abs.push_back(static_cast<float>(value));
     if (const io::TensorInfo* moment = file.find(key + ".moment")) {
-      if (moment->dtype != DType::f64 || moment->shape != std::vector<std::uint64_t>{channels, channels}) {
+      if (moment->dtype != DType::f64 ||
+          moment->shape != std::vector<std::uint64_t>{channels, channels}) {
         return bad(key + ".moment has the wrong shape");
       }
       QUELL_TRY(matrix, Matrix64::uninitialized(channels, channels));
@@ -219,14 +226,16 @@ Result<Statistics> read_statistics(const std::filesystem::path& path) {
       for (std::size_t i = 0; i < channels; ++i) {
         for (std::size_t j = 0; j < channels; ++j) {
           if (!std::isfinite(matrix(i, j)) || (j > i && matrix(i, j) != 0)) {
-            return bad(key + ".moment is damaged at [" + std::to_string(i) + ", " + std::to_string(j) + "]");
+            return bad(key + ".moment is damaged at [" + std::to_string(i) + ", " +
+                       std::to_string(j) + "]");
           }
         }
         // The diagonal was summed from products in float32 and the table in double: they agree to
         // float32 rounding of a chunk of 2,048 terms, 2048 * 2^-24, however the file came to be.
         const double expected = site.sum_squares[i];
         if (std::abs(matrix(i, i) - expected) > 2e-4 * expected + 1e-30) {
-          return bad(key + ".moment disagrees with the channel sums at channel " + std::to_string(i));
+          return bad(key + ".moment disagrees with the channel sums at channel " +
+                     std::to_string(i));
         }
       }
       site.moment = std::move(matrix);

@@ -2,8 +2,8 @@
 
 // Options that several verbs have, and what they turn into.
 
-#include <CLI/CLI.hpp>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -14,14 +14,17 @@
 namespace quell::cli {
 namespace {
 
-Error usage(std::string message) { return Error{ErrorCode::usage, std::move(message)}; }
+Error usage(std::string message) {
+  return Error{ErrorCode::usage, std::move(message)};
+}
 
 void add_data(CLI::App& app, TextOptions& data) {
   app.add_option("--ids", data.ids, "token ids instead of text: int32 .npy of shape [T]");
   app.add_option("--lengths", data.lengths, "lengths of the sequences in --ids: int32 .npy");
   app.add_option("--max-tokens", data.max_tokens, "use at most so many tokens");
-  app.add_flag("--documents", data.documents,
-               "every document (between lines of <|endoftext|>, or per \"text\" of .jsonl) is a sequence");
+  app.add_flag(
+      "--documents", data.documents,
+      "every document (between lines of <|endoftext|>, or per \"text\" of .jsonl) is a sequence");
 }
 
 std::filesystem::path program_folder() {
@@ -36,13 +39,13 @@ void add_limits(CLI::App& app, Limits& limits) {
   app.add_option("--threads", limits.threads, "threads (default: all that are allowed)")
       ->check(CLI::Range(1u, 1024u));
   app.add_option_function<std::string>(
-         "--max-memory",
-         [&limits](const std::string& text) {
-           const auto size = parse_size(text);
-           if (!size) throw CLI::ValidationError("--max-memory", size.error().message);
-           limits.max_memory = *size;
-         },
-         "memory budget, for example 1500MB or 12GiB");
+      "--max-memory",
+      [&limits](const std::string& text) {
+        const auto size = parse_size(text);
+        if (!size) throw CLI::ValidationError("--max-memory", size.error().message);
+        limits.max_memory = *size;
+      },
+      "memory budget, for example 1500MB or 12GiB");
   app.add_flag("--json", limits.json, "print one JSON object on stdout");
   app.add_flag("--allow-links-outside", limits.allow_links_outside,
                "follow weight files that are links leaving the model's folder");
@@ -51,14 +54,16 @@ void add_limits(CLI::App& app, Limits& limits) {
 void add_calibration(CLI::App& app, TextOptions& data) {
   app.add_option("--calib", data.files, "calibration text, one or more UTF-8 files");
   app.add_option("--samples", data.samples, "sequences drawn from the text")->capture_default_str();
-  app.add_option("--seqlen", data.length, "tokens of a sequence (default: the smaller of 2048 and the model's limit)");
+  app.add_option("--seqlen", data.length,
+                 "tokens of a sequence (default: the smaller of 2048 and the model's limit)");
   app.add_option("--seed", data.seed, "seed of the draw")->capture_default_str();
   add_data(app, data);
 }
 
 void add_evaluation(CLI::App& app, TextOptions& data) {
   app.add_option("--text", data.files, "evaluation text, one or more UTF-8 files");
-  app.add_option("--context", data.length, "tokens of a window (default: the smaller of 2048 and the model's limit)");
+  app.add_option("--context", data.length,
+                 "tokens of a window (default: the smaller of 2048 and the model's limit)");
   add_data(app, data);
 }
 
@@ -67,10 +72,20 @@ Result<std::uint64_t> parse_size(std::string_view text) {
   const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
   const std::string_view unit = text.substr(static_cast<std::size_t>(end - text.data()));
   double factor = -1;
-  constexpr std::pair<std::string_view, double> kUnits[] = {
-      {"", 1},      {"B", 1},          {"kB", 1e3},          {"KB", 1e3},           {"MB", 1e6},
-      {"GB", 1e9},  {"TB", 1e12},      {"KiB", 1024.},       {"MiB", 1048576.},     {"GiB", 1073741824.},
-      {"TiB", 1099511627776.}, {"K", 1024.}, {"M", 1048576.}, {"G", 1073741824.}};
+  constexpr std::pair<std::string_view, double> kUnits[] = {{"", 1},
+                                                            {"B", 1},
+                                                            {"kB", 1e3},
+                                                            {"KB", 1e3},
+                                                            {"MB", 1e6},
+                                                            {"GB", 1e9},
+                                                            {"TB", 1e12},
+                                                            {"KiB", 1024.},
+                                                            {"MiB", 1048576.},
+                                                            {"GiB", 1073741824.},
+                                                            {"TiB", 1099511627776.},
+                                                            {"K", 1024.},
+                                                            {"M", 1048576.},
+                                                            {"G", 1073741824.}};
   for (const auto& [name, bytes] : kUnits) {
     if (name == unit) factor = bytes;
   }
@@ -85,7 +100,8 @@ void QuantizeArguments::add(CLI::App& app) {
   app.add_option("--method", method, "rtn or gptq (default gptq)");
   app.add_option("--bits", bits, "bits of a code: 2, 3, 4 or 8");
   app.add_option("--group-size", group_size,
-                 "weights that share a scale; -1 for the whole row (default: the largest of 128, 64, 32 that fits)");
+                 "weights that share a scale; -1 for the whole row (default: the largest of 128, "
+                 "64, 32 that fits)");
   app.add_option("--per", per, "direction of groups: output or input");
   app.add_flag("--sym", symmetric, "symmetric grid (default)");
   app.add_flag("--asym", asymmetric, "asymmetric grid with zero points");
@@ -94,19 +110,24 @@ void QuantizeArguments::add(CLI::App& app) {
   app.add_option("--rule", rules, "GLOB=[METHOD@]GRID or GLOB=keep; repeatable, later wins");
   app.add_option("--ignore", ignore, "GLOB of layers left in floating point; repeatable");
   app.add_option("--recipe", recipe_file, "JSON file with the same words; options override it");
-  app.add_option("--damp-percent", damp_percent, "damping of gptq, a fraction of the mean diagonal (0.01)");
-  app.add_flag("--act-order", act_order, "gptq: columns by falling activation energy, static groups");
+  app.add_option("--damp-percent", damp_percent,
+                 "damping of gptq, a fraction of the mean diagonal (0.01)");
+  app.add_flag("--act-order", act_order,
+               "gptq: columns by falling activation energy, static groups");
   add_calibration(app, data);
   app.add_option("--stats", statistics, "use statistics of an earlier run instead of text");
-  app.add_option("--save-stats", save_statistics, "write statistics of the unquantized model to this file");
+  app.add_option("--save-stats", save_statistics,
+                 "write statistics of the unquantized model to this file");
   app.add_option("--shard", shard, "i/n: collect the i-th of n parts of the statistics and stop");
-  app.add_option("--to", to, "layout: quell or compressed-tensors (default, where it can hold the result)");
+  app.add_option("--to", to,
+                 "layout: quell or compressed-tensors (default, where it can hold the result)");
   app.add_flag("--dry-run", dry_run, "show the plan and stop");
   app.add_flag("--force", force, "replace an existing output");
   app.add_flag("--resume", resume, "continue an interrupted run of the same plan (default)");
   app.add_flag("--no-resume", no_resume, "start over");
   app.add_option("--engine-precision", engine_precision, "f32");
-  app.add_option("--nonfinite", nonfinite, "error, zero or skip layers with NaN or infinity")->capture_default_str();
+  app.add_option("--nonfinite", nonfinite, "error, zero or skip layers with NaN or infinity")
+      ->capture_default_str();
   app.add_flag("--allow-requantize", allow_requantize, "accept a model that is quantized already");
   app.add_option("--max-kl", max_kl, "exit 6 if the mean KL divergence exceeds this (verb run)");
 }
@@ -129,7 +150,8 @@ Result<pipeline::Recipe> QuantizeArguments::recipe() const {
   if (!method.empty()) recipe.method = method;
   if (group_size) {
     if (*group_size < -1 || *group_size > (std::int64_t{1} << 30)) {
-      return usage("--group-size " + std::to_string(*group_size) + "; give -1 for the whole row, or 1 and more");
+      return usage("--group-size " + std::to_string(*group_size) +
+                   "; give -1 for the whole row, or 1 and more");
     }
     recipe.group = *group_size <= 0 ? 0u : static_cast<std::uint32_t>(*group_size);
   }
@@ -200,8 +222,9 @@ Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& 
     for (const std::int32_t id : corpus.ids) {
       if (static_cast<std::uint32_t>(id) < model.config().vocabulary) continue;
       return Error{ErrorCode::parse,
-                   "the tokenizer gives the id " + std::to_string(id) + " (" + std::string(tokenizer.piece(id)) +
-                       "), but the embedding has " + std::to_string(model.config().vocabulary) +
+                   "the tokenizer gives the id " + std::to_string(id) + " (" +
+                       std::string(tokenizer.piece(id)) + "), but the embedding has " +
+                       std::to_string(model.config().vocabulary) +
                        " rows; is this the model's own tokenizer?",
                    (model.folder() / "tokenizer.json").string()};
     }
@@ -213,7 +236,9 @@ Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& 
     while (keep < corpus.sequences() && tokens + corpus.lengths[keep] <= data.max_tokens) {
       tokens += corpus.lengths[keep++];
     }
-    if (keep == 0) return usage("--max-tokens " + std::to_string(data.max_tokens) + " is less than one sequence");
+    if (keep == 0)
+      return usage("--max-tokens " + std::to_string(data.max_tokens) +
+                   " is less than one sequence");
     corpus.lengths.resize(keep);
     corpus.ids.resize(tokens);
   }
@@ -223,21 +248,22 @@ Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& 
 Result<Demonstration> find_demonstration() {
   const std::filesystem::path program = program_folder();
   const std::filesystem::path candidates[] = {
-      program / ".." / "share" / "quell",
+    program / ".." / "share" / "quell",
 #if defined(QUELL_EXAMPLES_DIR)
-      QUELL_EXAMPLES_DIR,
+    QUELL_EXAMPLES_DIR,
 #endif
   };
   std::string looked;
   for (const std::filesystem::path& root : candidates) {
-    const Demonstration demonstration{root / "models" / "books7m", root / "text" / "calibration.txt",
+    const Demonstration demonstration{root / "models" / "books7m",
+                                      root / "text" / "calibration.txt",
                                       root / "text" / "evaluation.txt"};
     std::error_code failure;
     if (std::filesystem::exists(demonstration.model / "config.json", failure)) return demonstration;
     looked += (looked.empty() ? "" : ", ") + root.lexically_normal().string();
   }
-  return Error{ErrorCode::missing, "the demonstration model was not found (looked in " + looked +
-                                       "); give a MODEL"};
+  return Error{ErrorCode::missing,
+               "the demonstration model was not found (looked in " + looked + "); give a MODEL"};
 }
 
 }  // namespace quell::cli

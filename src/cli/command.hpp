@@ -41,7 +41,7 @@ struct Limits {
 struct TextOptions {
   std::vector<std::string> files;  // --calib or --text
   std::string ids, lengths;
-  std::uint32_t length = 0;        // --seqlen or --context; 0: min(2048, the model's positions)
+  std::uint32_t length = 0;  // --seqlen or --context; 0: min(2048, the model's positions)
   std::uint64_t samples = 128, seed = 0, max_tokens = 0;
   bool documents = false;
 
@@ -74,7 +74,8 @@ std::unique_ptr<Command> make_kernels();
 void add_limits(CLI::App& app, Limits& limits);
 void add_calibration(CLI::App& app, TextOptions& data);
 void add_evaluation(CLI::App& app, TextOptions& data);
-/// Bytes of "1500MB", "12GiB", "4096"; kB/MB/GB are powers of 1000, KiB/MiB/GiB of 1024. Error: usage.
+/// Bytes of "1500MB", "12GiB", "4096"; kB/MB/GB are powers of 1000, KiB/MiB/GiB of 1024. Error:
+/// usage.
 Result<std::uint64_t> parse_size(std::string_view text);
 
 /// The options of `quantize` and `run` that end up in a recipe and in QuantizeOptions.
@@ -99,14 +100,15 @@ struct QuantizeArguments {
 struct QuantizeResult {
   pipeline::QuantizeOutcome outcome;
   std::vector<std::string> notes;
-  std::optional<io::Json> dry_run;         // instead of an outcome
-  std::optional<std::string> statistics;   // the file written, instead of an outcome
+  std::optional<io::Json> dry_run;        // instead of an outcome
+  std::optional<std::string> statistics;  // the file written, instead of an outcome
 };
 Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const Limits& limits,
                                       Executor& executor, pipeline::Observer& observer);
 
 /// The model's text or ids. `samples` and `seed` apply to calibration alone.
-Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& data, bool calibration);
+Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& data,
+                                  bool calibration);
 
 /// The lines that quantize, eval and run print for people.
 void print_outcome(const pipeline::QuantizeOutcome& outcome);
@@ -127,8 +129,8 @@ std::uint64_t peak_rss_bytes();
 /// A number for people: "%.4g" without locale.
 std::string number_text(double value, int digits = 4);
 
-/// Shows progress on stderr (one line that is rewritten on a terminal, one line per module elsewhere)
-/// and turns SIGINT and SIGTERM into stop_requested(); a second signal ends the process.
+/// Shows progress on stderr (one line that is rewritten on a terminal, one line per module
+/// elsewhere) and turns SIGINT and SIGTERM into stop_requested(); a second signal ends the process.
 std::unique_ptr<pipeline::Observer> make_observer(const Limits& limits);
 /// Ends a rewritten progress line, if one is open, so that other output starts on its own line.
 void close_progress_line();

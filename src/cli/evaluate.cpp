@@ -2,8 +2,8 @@
 
 // `quell eval`: perplexity with its error, and with --against the distance to the original.
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 
@@ -16,7 +16,9 @@ namespace {
 class Evaluate final : public Command {
  public:
   std::string_view name() const override { return "eval"; }
-  std::string_view help() const override { return "perplexity; with --against, KL divergence and agreement"; }
+  std::string_view help() const override {
+    return "perplexity; with --against, KL divergence and agreement";
+  }
   void add_options(CLI::App& app) override {
     app.add_option("MODEL", model_, "model folder, quantized or not")->required();
     app.add_option("--against", reference_, "the original, to compare with");
@@ -25,7 +27,8 @@ class Evaluate final : public Command {
   }
 
   Status run() override {
-    if (!data_.given()) return Error{ErrorCode::usage, "no evaluation text: give --text FILE, or --ids FILE.npy"};
+    if (!data_.given())
+      return Error{ErrorCode::usage, "no evaluation text: give --text FILE, or --ids FILE.npy"};
     if (max_kl_ && reference_.empty()) return Error{ErrorCode::usage, "--max-kl needs --against"};
     const std::unique_ptr<Executor> executor = make_openmp_executor(limits.threads);
     const std::unique_ptr<pipeline::Observer> observer = make_observer(limits);
@@ -60,30 +63,38 @@ class Evaluate final : public Command {
 }  // namespace
 
 void print_evaluation(const pipeline::Evaluation& evaluation, std::uint32_t context) {
-  fmt::print("Perplexity  {:.4f} +- {:.4f}  ({} tokens scored, mean NLL {:.6f}{})\n", evaluation.perplexity,
-             evaluation.perplexity_standard_error, evaluation.tokens, evaluation.nll,
-             context != 0 ? fmt::format(", context {}", context) : std::string());
+  fmt::print("Perplexity  {:.4f} +- {:.4f}  ({} tokens scored, mean NLL {:.6f}{})\n",
+             evaluation.perplexity, evaluation.perplexity_standard_error, evaluation.tokens,
+             evaluation.nll, context != 0 ? fmt::format(", context {}", context) : std::string());
   if (!evaluation.against) return;
   const pipeline::Against& against = *evaluation.against;
   fmt::print("Original    {:.4f}  (mean NLL {:.6f})\n", against.perplexity, against.nll);
-  fmt::print("KL          {:.5f} +- {:.5f}  median {:.5f}, 99 % {:.4f}, max {:.3f} nats per token\n",
-             against.kl.mean, against.kl_standard_error, against.kl.median, against.kl.p99, against.kl.max);
+  fmt::print(
+      "KL          {:.5f} +- {:.5f}  median {:.5f}, 99 % {:.4f}, max {:.3f} nats per token\n",
+      against.kl.mean, against.kl_standard_error, against.kl.median, against.kl.p99,
+      against.kl.max);
   fmt::print("Same top    {:.2f} % of tokens\n", 100 * against.top1_agreement);
   if (!against.layers.empty()) {
     const auto growth = [](const pipeline::LayerError& error) { return error.relative_error; };
-    const auto worst = std::max_element(against.layers.begin(), against.layers.end(),
-                                        [&](const auto& a, const auto& b) { return growth(a) < growth(b); });
-    fmt::print("Layers      error of the residual stream {:.4f} after the last block, largest {:.4f} after block {}\n",
-               against.layers.back().relative_error, worst->relative_error, worst->layer);
+    const auto worst =
+        std::max_element(against.layers.begin(), against.layers.end(),
+                         [&](const auto& a, const auto& b) { return growth(a) < growth(b); });
+    fmt::print(
+        "Layers      error of the residual stream {:.4f} after the last block, largest {:.4f} "
+        "after block {}\n",
+        against.layers.back().relative_error, worst->relative_error, worst->layer);
   }
 }
 
 Status check_kl(const pipeline::Evaluation& evaluation, std::optional<double> max_kl) {
   if (!max_kl || !evaluation.against || evaluation.against->kl.mean <= *max_kl) return ok();
-  return Error{ErrorCode::verification, "the mean KL divergence is " + number_text(evaluation.against->kl.mean) +
+  return Error{ErrorCode::verification, "the mean KL divergence is " +
+                                            number_text(evaluation.against->kl.mean) +
                                             ", more than --max-kl " + number_text(*max_kl)};
 }
 
-std::unique_ptr<Command> make_evaluate() { return std::make_unique<Evaluate>(); }
+std::unique_ptr<Command> make_evaluate() {
+  return std::make_unique<Evaluate>();
+}
 
 }  // namespace quell::cli

@@ -2,8 +2,8 @@
 
 // `quell generate`: text from a model, token by token, with its speed on stderr.
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <chrono>
 #include <cstdio>
@@ -22,21 +22,25 @@ class Generate final : public Command {
     app.add_option("MODEL", model_, "model folder, quantized or not")->required();
     app.add_option("--prompt", prompt_, "text to continue (default: none)");
     app.add_option("--tokens", tokens_, "tokens to generate")->capture_default_str();
-    app.add_option("--temperature", temperature_, "0 for the most likely token each time")->capture_default_str();
+    app.add_option("--temperature", temperature_, "0 for the most likely token each time")
+        ->capture_default_str();
     app.add_option("--seed", seed_, "seed of the draws")->capture_default_str();
     app.add_option("--cache", cache_, "f32")->capture_default_str();
   }
 
   Status run() override {
     if (cache_ != "f32") {
-      return Error{ErrorCode::usage, "--cache " + cache_ + "; this version keeps keys and values in f32"};
+      return Error{ErrorCode::usage,
+                   "--cache " + cache_ + "; this version keeps keys and values in f32"};
     }
     const std::unique_ptr<Executor> executor = make_openmp_executor(limits.threads);
     QUELL_TRY(model, model::Model::load(model_, {limits.allow_links_outside}));
     QUELL_TRY(tokenizer, tokenizer::Tokenizer::read(model.folder()));
     QUELL_TRY(prompt, tokenizer.encode(prompt_));
     if (prompt.empty()) {
-      return Error{ErrorCode::usage, "the prompt gives no tokens, and this model has none to begin with; give --prompt"};
+      return Error{
+          ErrorCode::usage,
+          "the prompt gives no tokens, and this model has none to begin with; give --prompt"};
     }
     QUELL_TRY(engine, engine::Engine::create(model, *executor));
     engine::GenerateOptions options;
@@ -59,7 +63,8 @@ class Generate final : public Command {
       shown.push_back(id);
       std::string longer = tokenizer.decode(shown);
       const std::size_t whole = whole_characters(longer);
-      if (whole > text.size() && !limits.json) print(std::string_view(longer).substr(text.size(), whole - text.size()));
+      if (whole > text.size() && !limits.json)
+        print(std::string_view(longer).substr(text.size(), whole - text.size()));
       if (whole > text.size()) text = longer.substr(0, whole);
       return true;
     };
@@ -68,7 +73,8 @@ class Generate final : public Command {
     const double prefill = std::chrono::duration<double>(first - begin).count();
     const double decode = std::chrono::duration<double>(end - first).count();
     const double prefill_rate = prefill > 0 ? static_cast<double>(prompt.size()) / prefill : 0;
-    const double decode_rate = decode > 0 && ids.size() > 1 ? static_cast<double>(ids.size() - 1) / decode : 0;
+    const double decode_rate =
+        decode > 0 && ids.size() > 1 ? static_cast<double>(ids.size() - 1) / decode : 0;
     if (limits.json) {
       io::Json json = begin_json("generate");
       json.set("text", tokenizer.decode(shown));
@@ -79,7 +85,8 @@ class Generate final : public Command {
       return ok();
     }
     print("\n");
-    fmt::print(stderr, "prefill {:.1f} tokens/s, decode {:.1f} tokens/s\n", prefill_rate, decode_rate);
+    fmt::print(stderr, "prefill {:.1f} tokens/s, decode {:.1f} tokens/s\n", prefill_rate,
+               decode_rate);
     return ok();
   }
 
@@ -105,6 +112,8 @@ class Generate final : public Command {
 
 }  // namespace
 
-std::unique_ptr<Command> make_generate() { return std::make_unique<Generate>(); }
+std::unique_ptr<Command> make_generate() {
+  return std::make_unique<Generate>();
+}
 
 }  // namespace quell::cli

@@ -2,9 +2,9 @@
 
 // `quell inspect`: what a model is, from its headers alone.
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <sys/sysinfo.h>
+#include <CLI/CLI.hpp>
 
 #include <map>
 
@@ -18,7 +18,9 @@ namespace {
 class Inspect final : public Command {
  public:
   std::string_view name() const override { return "inspect"; }
-  std::string_view help() const override { return "what a model is: architecture, sizes, types, tokenizer"; }
+  std::string_view help() const override {
+    return "what a model is: architecture, sizes, types, tokenizer";
+  }
   void add_options(CLI::App& app) override {
     app.add_option("MODEL", model_, "model folder")->required();
   }
@@ -65,19 +67,23 @@ class Inspect final : public Command {
     fmt::print("Size       {} parameters, {} in {} file{} ({})\n", count_text(model.parameters()),
                size_text(model.checkpoint().total_bytes()), model.checkpoint().files().size(),
                model.checkpoint().files().size() == 1 ? "" : "s", types);
-    fmt::print("Head       {}, vocabulary {}\n", model.tied_head() ? "tied to the embedding" : "its own matrix",
-               config.vocabulary);
+    fmt::print("Head       {}, vocabulary {}\n",
+               model.tied_head() ? "tied to the embedding" : "its own matrix", config.vocabulary);
     if (tokenizer) {
       fmt::print("Tokenizer  {}, {} tokens{}\n", tokenizer->model_type(), tokenizer->size(),
-                 tokenizer->bos() ? ", puts " + std::string(tokenizer->piece(*tokenizer->bos())) + " in front" : "");
+                 tokenizer->bos()
+                     ? ", puts " + std::string(tokenizer->piece(*tokenizer->bos())) + " in front"
+                     : "");
     } else {
       fmt::print("Tokenizer  none that can be read: {}\n", tokenizer.error().message);
     }
     if (!layout.empty()) {
-      fmt::print("Quantized  {} of its layers, layout {}\n", model.quantized().modules().size(), layout);
+      fmt::print("Quantized  {} of its layers, layout {}\n", model.quantized().modules().size(),
+                 layout);
     }
     std::string features;
-    for (const std::string_view feature : kernels::cpu_features()) features += " " + std::string(feature);
+    for (const std::string_view feature : kernels::cpu_features())
+      features += " " + std::string(feature);
     struct sysinfo memory = {};
     ::sysinfo(&memory);
     fmt::print("Machine    {} of memory, CPU features:{}\n",
@@ -101,6 +107,8 @@ class Inspect final : public Command {
 
 }  // namespace
 
-std::unique_ptr<Command> make_inspect() { return std::make_unique<Inspect>(); }
+std::unique_ptr<Command> make_inspect() {
+  return std::make_unique<Inspect>();
+}
 
 }  // namespace quell::cli

@@ -2,8 +2,8 @@
 
 // `quell kernels`: every family and entry, and what this machine would use.
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "cli/command.hpp"
 #include "quell/kernels/explain.hpp"
@@ -14,7 +14,9 @@ namespace {
 class Kernels final : public Command {
  public:
   std::string_view name() const override { return "kernels"; }
-  std::string_view help() const override { return "kernels of this build and what this machine uses"; }
+  std::string_view help() const override {
+    return "kernels of this build and what this machine uses";
+  }
   void add_options(CLI::App&) override {}
 
   Status run() override {
@@ -45,15 +47,16 @@ class Kernels final : public Command {
       return ok();
     }
     std::string features;
-    for (const std::string_view feature : kernels::cpu_features()) features += " " + std::string(feature);
+    for (const std::string_view feature : kernels::cpu_features())
+      features += " " + std::string(feature);
     fmt::print("CPU:{}\n", features.empty() ? " nothing beyond the baseline" : features);
     for (const kernels::FamilyReport& family : families) {
       for (const kernels::EntryReport& entry : family.entries) {
         fmt::print("{:<14} {:<8} {}\n", family.name, kernels::to_string(entry.isa),
-                   entry.chosen      ? "chosen"
+                   entry.chosen             ? "chosen"
                    : !entry.refused.empty() ? entry.refused
-                   : entry.present   ? "present"
-                                     : "not on this machine");
+                   : entry.present          ? "present"
+                                            : "not on this machine");
       }
     }
     return ok();
@@ -62,6 +65,8 @@ class Kernels final : public Command {
 
 }  // namespace
 
-std::unique_ptr<Command> make_kernels() { return std::make_unique<Kernels>(); }
+std::unique_ptr<Command> make_kernels() {
+  return std::make_unique<Kernels>();
+}
 
 }  // namespace quell::cli

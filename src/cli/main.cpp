@@ -4,10 +4,11 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <clocale>
 #include <csignal>
-#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <new>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "cli/command.hpp"
+#include "quell/kernels/isa.hpp"
 #include "quell/version.hpp"
 
 namespace quell::cli {
@@ -66,13 +68,21 @@ int run(int argc, char** argv) {
   const std::unique_ptr<Command> merge = make_stats_merge();
   CLI::App* stats = app.add_subcommand("stats", "calibration statistics made in parts");
   stats->require_subcommand(1);
-  CLI::App* merge_verb = stats->add_subcommand(std::string(merge->name()), std::string(merge->help()));
+  CLI::App* merge_verb =
+      stats->add_subcommand(std::string(merge->name()), std::string(merge->help()));
   merge->add_options(*merge_verb);
   add_limits(*merge_verb, merge->limits);
   verbs.emplace_back(merge_verb, merge.get());
 
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const bool json = std::find(arguments.begin(), arguments.end(), "--json") != arguments.end();
+  if (const char* cap = std::getenv("QUELL_ISA"); cap != nullptr && !kernels::parse_isa(cap)) {
+    print_error({ErrorCode::usage, "QUELL_ISA=" + std::string(cap) +
+                                       " is not an instruction set; it is one of "
+                                       "scalar, avx2, avx512, neon"},
+                json);
+    return exit_code(ErrorCode::usage);
+  }
   if (!arguments.empty() && !arguments[0].starts_with('-')) {
     std::vector<std::string> names;
     std::string list;
@@ -82,9 +92,9 @@ int run(int argc, char** argv) {
     }
     if (std::find(names.begin(), names.end(), arguments[0]) == names.end()) {
       const std::string closest = pipeline::nearest(arguments[0], names);
-      print_error({ErrorCode::usage,
-                   "\"" + arguments[0] + "\" is no verb of quell" +
-                       (closest.empty() ? "; the verbs are " + list : "; did you mean " + closest + "?")},
+      print_error({ErrorCode::usage, "\"" + arguments[0] + "\" is no verb of quell" +
+                                         (closest.empty() ? "; the verbs are " + list
+                                                          : "; did you mean " + closest + "?")},
                   json);
       return exit_code(ErrorCode::usage);
     }
@@ -107,7 +117,8 @@ int run(int argc, char** argv) {
       return exit_code(status.error().code);
     }
     if (std::fflush(stdout) != 0) {
-      print_error({ErrorCode::resource, "the result could not be written to standard output"}, false);
+      print_error({ErrorCode::resource, "the result could not be written to standard output"},
+                  false);
       return exit_code(ErrorCode::resource);
     }
     return 0;

@@ -54,8 +54,8 @@ class TerminalObserver final : public pipeline::Observer {
     if (own > 0.02 * progress.total && elapsed > 1) eta = time_text(elapsed * remaining / own);
     std::string memory = size_text(peak_rss_bytes());
     if (max_memory_ != 0) memory += " of " + size_text(max_memory_);
-    std::string line = fmt::format("{:3.0f} %  {}  left: {}  memory: {}", 100 * share,
-                                   progress.what, eta, memory);
+    std::string line =
+        fmt::format("{:3.0f} %  {}  left: {}  memory: {}", 100 * share, progress.what, eta, memory);
     if (terminal_) {
       fmt::print(stderr, "\r\033[K{}", line);
       progress_line_open = true;
@@ -90,15 +90,21 @@ class TerminalObserver final : public pipeline::Observer {
 
 int exit_code(ErrorCode code) {
   switch (code) {
-    case ErrorCode::usage: return 2;
+    case ErrorCode::usage:
+      return 2;
     case ErrorCode::parse:
     case ErrorCode::shape:
     case ErrorCode::unsupported:
-    case ErrorCode::missing: return 3;
-    case ErrorCode::resource: return 4;
-    case ErrorCode::numeric: return 5;
-    case ErrorCode::verification: return 6;
-    case ErrorCode::interrupted: return 130;
+    case ErrorCode::missing:
+      return 3;
+    case ErrorCode::resource:
+      return 4;
+    case ErrorCode::numeric:
+      return 5;
+    case ErrorCode::verification:
+      return 6;
+    case ErrorCode::interrupted:
+      return 130;
   }
   return 1;
 }
@@ -146,7 +152,9 @@ std::string size_text(std::uint64_t bytes) {
   return fmt::format("{:.{}f} {}", value, value < 9.995 ? 2 : value < 99.95 ? 1 : 0, kUnits[unit]);
 }
 
-std::string number_text(double value, int digits) { return fmt::format("{:.{}g}", value, digits); }
+std::string number_text(double value, int digits) {
+  return fmt::format("{:.{}g}", value, digits);
+}
 
 std::uint64_t peak_rss_bytes() {
   struct rusage usage = {};

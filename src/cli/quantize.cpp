@@ -2,8 +2,8 @@
 
 // `quell quantize`: the checks that need no computation, the plan, then the run.
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -17,7 +17,9 @@
 namespace quell::cli {
 namespace {
 
-Error usage(std::string message) { return Error{ErrorCode::usage, std::move(message)}; }
+Error usage(std::string message) {
+  return Error{ErrorCode::usage, std::move(message)};
+}
 
 struct Shard {
   std::uint32_t part = 1, parts = 1;
@@ -81,7 +83,8 @@ io::Json dry_run_json(const pipeline::Plan& plan, std::uint64_t hidden_limit) {
 
 Result<model::Model> load_model(const QuantizeArguments& arguments, const Limits& limits) {
   auto model = model::Model::load(arguments.model, {limits.allow_links_outside});
-  if (model || model.error().code != ErrorCode::unsupported || arguments.method != "rtn") return model;
+  if (model || model.error().code != ErrorCode::unsupported || arguments.method != "rtn")
+    return model;
   // An architecture that is not known still has matrices that can be rounded.
   auto weights = model::Model::load_weights_only(arguments.model, {limits.allow_links_outside});
   return weights ? std::move(weights) : std::move(model);
@@ -123,7 +126,8 @@ class Quantize final : public Command {
       return ok();
     }
     print_outcome(result.outcome);
-    fmt::print("Next        quell eval {} --against {} --text TEXT\n", arguments_.output, arguments_.model);
+    fmt::print("Next        quell eval {} --against {} --text TEXT\n", arguments_.output,
+               arguments_.model);
     return ok();
   }
 
@@ -178,10 +182,13 @@ void print_outcome(const pipeline::QuantizeOutcome& outcome) {
                number_text(worst[i]->objective_rtn, 3), number_text(worst[i]->relative_error, 3));
   }
   if (fallbacks != 0) fmt::print("Fallbacks   {} (see the report)\n", fallbacks);
-  if (outcome.resumed != 0) fmt::print("Resumed     {} layers of an earlier run\n", outcome.resumed);
+  if (outcome.resumed != 0)
+    fmt::print("Resumed     {} layers of an earlier run\n", outcome.resumed);
   const pipeline::Phases& phases = outcome.phases;
-  fmt::print("Time        read {:.1f} s, forward and statistics {:.1f} s, solve {:.1f} s, write {:.1f} s; peak memory {}\n",
-             phases.read, phases.forward, phases.solve, phases.write, size_text(peak_rss_bytes()));
+  fmt::print(
+      "Time        read {:.1f} s, forward and statistics {:.1f} s, solve {:.1f} s, write {:.1f} s; "
+      "peak memory {}\n",
+      phases.read, phases.forward, phases.solve, phases.write, size_text(peak_rss_bytes()));
   fmt::print("Hash        {}\n", outcome.hash);
 }
 
@@ -190,7 +197,8 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
   QUELL_TRY(recipe, arguments.recipe());
   QUELL_TRY(shard, parse_shard(arguments.shard));
   if (!arguments.method.empty() && quant::find_method(arguments.method) == nullptr) {
-    return usage("the method \"" + arguments.method + "\" is not known; known are " + quant::method_names());
+    return usage("the method \"" + arguments.method + "\" is not known; known are " +
+                 quant::method_names());
   }
   if (arguments.output.empty() && arguments.save_statistics.empty() && !arguments.dry_run) {
     return usage("no output folder: give -o OUT");
@@ -201,13 +209,16 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
   if (arguments.data.given() && !arguments.statistics.empty()) {
     return usage("--stats and calibration text exclude each other");
   }
-  if (arguments.nonfinite != "error" && arguments.nonfinite != "zero" && arguments.nonfinite != "skip") {
+  if (arguments.nonfinite != "error" && arguments.nonfinite != "zero" &&
+      arguments.nonfinite != "skip") {
     return usage("--nonfinite " + arguments.nonfinite + "; it is error, zero or skip");
   }
-  if (arguments.resume && arguments.no_resume) return usage("--resume and --no-resume exclude each other");
+  if (arguments.resume && arguments.no_resume)
+    return usage("--resume and --no-resume exclude each other");
   if (!arguments.output.empty() && (io::same_file_or_inside(arguments.output, arguments.model) ||
                                     io::same_file_or_inside(arguments.model, arguments.output))) {
-    return usage("the output " + arguments.output + " is the model's own folder, or one holds the other; "
+    return usage("the output " + arguments.output +
+                 " is the model's own folder, or one holds the other; "
                  "choose another place, so that the input stays as it is");
   }
 
@@ -215,8 +226,9 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
   for (const std::string& warning : model.warnings()) observer.note(warning);
   if (!model.quantized().empty() && !arguments.allow_requantize) {
     return Error{ErrorCode::unsupported,
-                 arguments.model + " is quantized already (layout " + std::string(model.quantized().layout()) +
-                     ", " + std::to_string(model.quantized().modules().size()) +
+                 arguments.model + " is quantized already (layout " +
+                     std::string(model.quantized().layout()) + ", " +
+                     std::to_string(model.quantized().modules().size()) +
                      " layers); quantize the original, or give --allow-requantize",
                  arguments.model};
   }
@@ -233,8 +245,9 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
     if (!corpus) return usage("--save-stats needs calibration text: give --calib");
     const std::filesystem::path file = arguments.save_statistics;
     const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
-    QUELL_TRY(collected, pipeline::collect_statistics(model, *corpus, shard.part, shard.parts,
-                                                      limits.max_memory, folder, executor, observer));
+    QUELL_TRY(collected,
+              pipeline::collect_statistics(model, *corpus, shard.part, shard.parts,
+                                           limits.max_memory, folder, executor, observer));
     QUELL_TRY(calib::write_statistics(file, collected));
     if (!arguments.shard.empty() || arguments.output.empty()) {
       result.statistics = arguments.save_statistics;
@@ -247,21 +260,24 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
     QUELL_TRY(read, calib::read_statistics(arguments.statistics));
     QUELL_TRY(fingerprint, calib::model_fingerprint(model));
     if (read.model_fingerprint != fingerprint) {
-      return Error{ErrorCode::parse, arguments.statistics + ": made for model " +
-                                         read.model_fingerprint.substr(0, 12) + ", " + arguments.model +
-                                         " is model " + fingerprint.substr(0, 12),
+      return Error{ErrorCode::parse,
+                   arguments.statistics + ": made for model " +
+                       read.model_fingerprint.substr(0, 12) + ", " + arguments.model +
+                       " is model " + fingerprint.substr(0, 12),
                    arguments.statistics};
     }
     if (read.parts != 1) {
-      return usage(arguments.statistics + " holds " + std::to_string(read.merged_parts.size()) + " of " +
-                   std::to_string(read.parts) + " parts; merge all of them first (quell stats merge)");
+      return usage(arguments.statistics + " holds " + std::to_string(read.merged_parts.size()) +
+                   " of " + std::to_string(read.parts) +
+                   " parts; merge all of them first (quell stats merge)");
     }
     statistics = std::move(read);
   }
   if (arguments.nonfinite == "skip") {
     QUELL_TRY(names, nonfinite_layers(model, executor));
     for (const std::string& layer : names) {
-      observer.note(layer + ": holds values that are not finite and stays as it is (--nonfinite skip)");
+      observer.note(layer +
+                    ": holds values that are not finite and stays as it is (--nonfinite skip)");
     }
     recipe.ignore.insert(recipe.ignore.end(), names.begin(), names.end());
   }
@@ -287,7 +303,8 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
   options.force = arguments.force;
   options.resume = !arguments.no_resume;
   options.max_memory = limits.max_memory;
-  options.nonfinite = arguments.nonfinite == "zero" ? pipeline::Nonfinite::zero : pipeline::Nonfinite::error;
+  options.nonfinite =
+      arguments.nonfinite == "zero" ? pipeline::Nonfinite::zero : pipeline::Nonfinite::error;
   options.corpus = corpus ? &*corpus : nullptr;
   options.statistics = statistics ? &*statistics : nullptr;
   QUELL_TRY(outcome, pipeline::quantize(model, recipe, plan, options, executor, observer));
@@ -296,6 +313,8 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
   return result;
 }
 
-std::unique_ptr<Command> make_quantize() { return std::make_unique<Quantize>(); }
+std::unique_ptr<Command> make_quantize() {
+  return std::make_unique<Quantize>();
+}
 
 }  // namespace quell::cli

@@ -3,8 +3,8 @@
 // `quell run`: outliers, quantize, verify, eval and a report in one go; without MODEL on the
 // demonstration model.
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 
@@ -21,7 +21,9 @@ using pipeline::TensorOutliers;
 class RunAll final : public Command {
  public:
   std::string_view name() const override { return "run"; }
-  std::string_view help() const override { return "outliers, quantize, verify, eval and a report in one go"; }
+  std::string_view help() const override {
+    return "outliers, quantize, verify, eval and a report in one go";
+  }
   void add_options(CLI::App& app) override {
     app.add_option("MODEL", arguments_.model, "model folder (default: the demonstration model)");
     app.add_option("-o,--output", arguments_.output, "folder to write")->required();
@@ -41,8 +43,9 @@ class RunAll final : public Command {
     }
     if (text_.files.empty()) return Error{ErrorCode::usage, "no evaluation text: give --text FILE"};
     if (text_.files == arguments_.data.files) {
-      return Error{ErrorCode::usage, "the evaluation text is the calibration text; a model is proved on text it was "
-                                     "not calibrated with"};
+      return Error{ErrorCode::usage,
+                   "the evaluation text is the calibration text; a model is proved on text it was "
+                   "not calibrated with"};
     }
     if (arguments_.dry_run || !arguments_.shard.empty()) {
       return Error{ErrorCode::usage, "--dry-run and --shard belong to `quell quantize`"};
@@ -58,10 +61,12 @@ class RunAll final : public Command {
     QUELL_TRY(quantized, quantize_model(arguments_, limits, *executor, *observer));
     QUELL_TRY(verified, io::verify_folder(arguments_.output));
     if (!verified.problems.empty()) {
-      return Error{ErrorCode::verification, arguments_.output + ": " + verified.problems.front(), arguments_.output};
+      return Error{ErrorCode::verification, arguments_.output + ": " + verified.problems.front(),
+                   arguments_.output};
     }
     QUELL_TRY(result, model::Model::load(arguments_.output, {limits.allow_links_outside}));
-    QUELL_TRY(evaluation, pipeline::evaluate(result, &original, corpus, limits.max_memory, *executor, *observer));
+    QUELL_TRY(evaluation, pipeline::evaluate(result, &original, corpus, limits.max_memory,
+                                             *executor, *observer));
     close_progress_line();
     if (limits.json) {
       print_all(weights, activations, quantized, verified, evaluation);
@@ -72,9 +77,9 @@ class RunAll final : public Command {
   }
 
  private:
-  void print_all(const std::vector<TensorOutliers>& weights, const std::vector<TensorOutliers>& activations,
-                 const QuantizeResult& quantized, const io::VerifyReport& verified,
-                 const pipeline::Evaluation& evaluation) const {
+  void print_all(const std::vector<TensorOutliers>& weights,
+                 const std::vector<TensorOutliers>& activations, const QuantizeResult& quantized,
+                 const io::VerifyReport& verified, const pipeline::Evaluation& evaluation) const {
     io::Json json = begin_json("run");
     io::Json tensors = io::Json::array();
     for (const TensorOutliers& tensor : weights) tensors.push(tensor.to_json());
@@ -96,20 +101,23 @@ class RunAll final : public Command {
       return a.max_to_median() > b.max_to_median();
     };
     std::stable_sort(activations.begin(), activations.end(), by_median);
-    std::stable_sort(weights.begin(), weights.end(), [](const TensorOutliers& a, const TensorOutliers& b) {
-      return a.excess_kurtosis > b.excess_kurtosis;
-    });
-    fmt::print("Model       {}  {} layers, {}\n", original.config().architecture, original.config().layers,
-               size_text(original.checkpoint().total_bytes()));
+    std::stable_sort(weights.begin(), weights.end(),
+                     [](const TensorOutliers& a, const TensorOutliers& b) {
+                       return a.excess_kurtosis > b.excess_kurtosis;
+                     });
+    fmt::print("Model       {}  {} layers, {}\n", original.config().architecture,
+               original.config().layers, size_text(original.checkpoint().total_bytes()));
     for (std::size_t i = 0; i < std::min<std::size_t>(3, activations.size()); ++i) {
       const TensorOutliers& t = activations[i];
-      fmt::print("{:<11} {}: {:.1f} at token {}, channel {}: {:.0f} times the median\n", i == 0 ? "Activations" : "",
-                 t.name, static_cast<double>(t.absmax), t.argmax_row, t.argmax_col, t.max_to_median());
+      fmt::print("{:<11} {}: {:.1f} at token {}, channel {}: {:.0f} times the median\n",
+                 i == 0 ? "Activations" : "", t.name, static_cast<double>(t.absmax), t.argmax_row,
+                 t.argmax_col, t.max_to_median());
     }
     for (std::size_t i = 0; i < std::min<std::size_t>(2, weights.size()); ++i) {
       const TensorOutliers& t = weights[i];
-      fmt::print("{:<11} {}: excess kurtosis {:.1f}, largest {:.3g}, {:.0f} times the median\n", i == 0 ? "Weights" : "",
-                 t.name, t.excess_kurtosis, static_cast<double>(t.absmax), t.max_to_median());
+      fmt::print("{:<11} {}: excess kurtosis {:.1f}, largest {:.3g}, {:.0f} times the median\n",
+                 i == 0 ? "Weights" : "", t.name, t.excess_kurtosis, static_cast<double>(t.absmax),
+                 t.max_to_median());
     }
     print_outcome(quantized.outcome);
     fmt::print("Size        {} -> {}\n", size_text(original.checkpoint().total_bytes()),
@@ -124,6 +132,8 @@ class RunAll final : public Command {
 
 }  // namespace
 
-std::unique_ptr<Command> make_run() { return std::make_unique<RunAll>(); }
+std::unique_ptr<Command> make_run() {
+  return std::make_unique<RunAll>();
+}
 
 }  // namespace quell::cli

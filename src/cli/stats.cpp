@@ -2,8 +2,8 @@
 
 // `quell stats merge`: adds up calibration statistics that were made in parts.
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "cli/command.hpp"
 #include "quell/calib/statistics.hpp"
@@ -53,6 +53,8 @@ class StatsMerge final : public Command {
 
 }  // namespace
 
-std::unique_ptr<Command> make_stats_merge() { return std::make_unique<StatsMerge>(); }
+std::unique_ptr<Command> make_stats_merge() {
+  return std::make_unique<StatsMerge>();
+}
 
 }  // namespace quell::cli

@@ -2,8 +2,8 @@
 
 // `quell verify`: is an output folder complete, unchanged and loadable?
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 
 #include "cli/command.hpp"
 #include "quell/io/output.hpp"
@@ -14,7 +14,9 @@ namespace {
 class Verify final : public Command {
  public:
   std::string_view name() const override { return "verify"; }
-  std::string_view help() const override { return "is an output complete, unchanged and loadable?"; }
+  std::string_view help() const override {
+    return "is an output complete, unchanged and loadable?";
+  }
   void add_options(CLI::App& app) override {
     app.add_option("OUT", folder_, "folder written by quantize or run")->required();
   }
@@ -41,8 +43,9 @@ class Verify final : public Command {
       }
     }
     if (report.problems.empty()) return ok();
-    return Error{ErrorCode::verification, folder_ + ": " + std::to_string(report.problems.size()) +
-                                              " problem(s), the first: " + report.problems.front(),
+    return Error{ErrorCode::verification,
+                 folder_ + ": " + std::to_string(report.problems.size()) +
+                     " problem(s), the first: " + report.problems.front(),
                  folder_};
   }
 
@@ -52,6 +55,8 @@ class Verify final : public Command {
 
 }  // namespace
 
-std::unique_ptr<Command> make_verify() { return std::make_unique<Verify>(); }
+std::unique_ptr<Command> make_verify() {
+  return std::make_unique<Verify>();
+}
 
 }  // namespace quell::cli

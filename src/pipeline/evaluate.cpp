@@ -23,7 +23,8 @@ Result<std::vector<LayerError>> layer_errors(engine::Engine& reference, engine::
   std::vector<LayerError> result;
   const std::size_t layers = reference.model().blocks().size();
   const std::size_t hidden = reference.model().config().hidden;
-  if (layers != other.model().blocks().size() || hidden != other.model().config().hidden) return result;
+  if (layers != other.model().blocks().size() || hidden != other.model().config().hidden)
+    return result;
   const calib::Chunk chunk = calib::chunks(corpus).front();
   const std::span<const std::uint32_t> lengths(corpus.lengths.data(), chunk.sequences);
   const std::span<const std::int32_t> ids(corpus.ids.data(), chunk.tokens);
@@ -59,7 +60,8 @@ Result<Evaluation> evaluate(const model::Model& model, const model::Model* refer
   engine::ScoreOptions options;
   // Hidden states of both models and the weights of a block share the budget.
   if (max_memory != 0) {
-    options.hidden_bytes = std::clamp<std::uint64_t>(max_memory / 8, 8u << 20, options.hidden_bytes);
+    options.hidden_bytes =
+        std::clamp<std::uint64_t>(max_memory / 8, 8u << 20, options.hidden_bytes);
   }
   options.progress = [&](std::uint64_t done, std::uint64_t total) {
     observer.progress({"evaluation", static_cast<double>(done), static_cast<double>(total), 0});
@@ -114,7 +116,8 @@ io::Json Evaluation::to_json() const {
   other.set("top1_agreement", against->top1_agreement);
   io::Json layers = io::Json::array();
   for (const LayerError& error : against->layers) {
-    layers.push(io::Json::object({{"layer", error.layer}, {"relative_error", error.relative_error}}));
+    layers.push(
+        io::Json::object({{"layer", error.layer}, {"relative_error", error.relative_error}}));
   }
   other.set("layers", std::move(layers));
   json.set("against", std::move(other));

@@ -42,7 +42,8 @@ double excess_kurtosis(const kernels::PowerSums& sums) {
 
 class OutlierTap final : public engine::Tap {
  public:
-  OutlierTap(Executor& executor, std::vector<TensorOutliers>& out) : executor_(executor), out_(out) {}
+  OutlierTap(Executor& executor, std::vector<TensorOutliers>& out)
+      : executor_(executor), out_(out) {}
 
   Status input(std::uint32_t layer, model::Site site, MatrixView<const float> x) override {
     return add("layers." + std::to_string(layer) + "." + std::string(to_string(site)), x);
@@ -70,14 +71,17 @@ io::Json TensorOutliers::to_json() const {
   io::Json json = io::Json::object();
   json.set("name", name);
   json.set("kind", kind == Kind::weight ? "weight" : "activation");
-  json.set("shape", io::Json::array({static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(cols)}));
+  json.set("shape",
+           io::Json::array({static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(cols)}));
   json.set("excess_kurtosis", excess_kurtosis);
   json.set("max_to_mean", max_to_mean());
   json.set("max_to_median", max_to_median());
   json.set("median", static_cast<double>(median_abs));
   json.set("channel_ratio", channel_ratio);
   json.set("argmax_channel", static_cast<std::uint64_t>(argmax_col));
-  json.set("argmax_token", kind == Kind::activation ? io::Json(static_cast<std::uint64_t>(argmax_row)) : io::Json());
+  json.set("argmax_token", kind == Kind::activation
+                               ? io::Json(static_cast<std::uint64_t>(argmax_row))
+                               : io::Json());
   json.set("absmax", static_cast<double>(absmax));
   json.set("nonfinite", nonfinite);
   return json;
@@ -104,7 +108,8 @@ Result<TensorOutliers> measure(MatrixView<const float> x, Executor& executor) {
     const float largest = *std::max_element(maxima.begin(), maxima.end());
     const auto middle = maxima.begin() + static_cast<std::ptrdiff_t>(maxima.size() / 2);
     std::nth_element(maxima.begin(), middle, maxima.end());
-    outliers.channel_ratio = *middle > 0 ? static_cast<double>(largest) / static_cast<double>(*middle) : 0;
+    outliers.channel_ratio =
+        *middle > 0 ? static_cast<double>(largest) / static_cast<double>(*middle) : 0;
   }
   return outliers;
 }
@@ -139,8 +144,8 @@ Result<std::vector<TensorOutliers>> measure_activations(const model::Model& mode
   QUELL_TRY(engine.embed(std::span(corpus.ids).first(chunk.tokens), lengths, x.view()));
   QUELL_TRY(tap.residual(-1, x.view()));
   for (std::uint32_t layer = 0; layer < model.blocks().size(); ++layer) {
-    observer.progress({"activations", static_cast<double>(layer),
-                       static_cast<double>(model.blocks().size()), 0});
+    observer.progress(
+        {"activations", static_cast<double>(layer), static_cast<double>(model.blocks().size()), 0});
     QUELL_TRY(weights, engine.load_block(layer));
     QUELL_TRY(engine.run_block(weights, lengths, x.view(), &tap));
   }

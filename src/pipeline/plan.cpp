@@ -21,10 +21,14 @@ constexpr std::uint32_t kDefaultGroups[] = {128, 64, 32};
 
 Format format_of(std::uint32_t bits) {
   switch (bits) {
-    case 2: return Format::int2;
-    case 3: return Format::int3;
-    case 8: return Format::int8full;
-    default: return Format::int4;
+    case 2:
+      return Format::int2;
+    case 3:
+      return Format::int3;
+    case 8:
+      return Format::int8full;
+    default:
+      return Format::int4;
   }
 }
 
@@ -40,8 +44,8 @@ std::string problem_list(const std::vector<std::string>& problems) {
   return text;
 }
 
-// True if scales from absmax of groups, within a factor of 4 that a search may move them, are normal
-// or subnormal float16 numbers: the largest is 65504, the smallest 2^-24.
+// True if scales from absmax of groups, within a factor of 4 that a search may move them, are
+// normal or subnormal float16 numbers: the largest is 65504, the smallest 2^-24.
 bool fits_f16(const Matrix& weight, const GridSpec& grid) {
   const float half_range = info(grid.format).absmax_divisor;
   const bool by_row = grid.per == Channel::output;
@@ -117,9 +121,11 @@ class Planner {
     return each_linear([&](const model::Linear& linear, std::uint32_t layer,
                            model::Site site) -> Status {
       if (linear.rows == 0 || linear.cols == 0) {
-        return Error{ErrorCode::shape, linear.name + ": a weight of " + std::to_string(linear.rows) +
-                                           " x " + std::to_string(linear.cols) +
-                                           " cannot be quantized", {}, linear.name};
+        return Error{ErrorCode::shape,
+                     linear.name + ": a weight of " + std::to_string(linear.rows) + " x " +
+                         std::to_string(linear.cols) + " cannot be quantized",
+                     {},
+                     linear.name};
       }
       Task task{&linear, layer, site, method, {}, ScaleMethod::absmax};
       bool keep = false;
@@ -151,13 +157,14 @@ class Planner {
       if (!grid_given) choose_group(task);
       const quant::Method* entry = quant::find_method(task.method);
       if (entry == nullptr) {
-        return Error{ErrorCode::usage, "the method \"" + task.method + "\" is not known; known are " +
-                                           quant::method_names()};
+        return Error{ErrorCode::usage, "the method \"" + task.method +
+                                           "\" is not known; known are " + quant::method_names()};
       }
       const bool feedback = includes(entry->needs, quant::Needs::second_moment);
       if (feedback && !data_.available) {
-        return Error{ErrorCode::usage, task.method + " needs calibration data (" + linear.name +
-                                           "): give --calib, or choose --method rtn, which needs none"};
+        return Error{ErrorCode::usage,
+                     task.method + " needs calibration data (" + linear.name +
+                         "): give --calib, or choose --method rtn, which needs none"};
       }
       if (feedback && generic) {
         return Error{ErrorCode::unsupported,
@@ -196,9 +203,10 @@ class Planner {
     if (task.grid.group != kDefaultGroups[0] && chosen_.insert({run, task.grid.group}).second) {
       plan_.notes.push_back(
           "rows of " + std::to_string(run) + ": " +
-          (task.grid.group == 0 ? std::string("one group per row, since none of 128, 64, 32 divides them")
-                                : "groups of " + std::to_string(task.grid.group) +
-                                      ", the largest of 128, 64, 32 that divides them"));
+          (task.grid.group == 0
+               ? std::string("one group per row, since none of 128, 64, 32 divides them")
+               : "groups of " + std::to_string(task.grid.group) +
+                     ", the largest of 128, 64, 32 that divides them"));
     }
   }
 
@@ -254,7 +262,8 @@ class Planner {
       const std::string& glob = recipe_.ignore[i];
       if (ignore_hits_[i] == 0 && !matches_glob(glob, "lm_head") &&
           !matches_glob(glob, "model.embed_tokens")) {
-        problems_.push_back("the --ignore pattern \"" + glob + "\" matches no linear layer" + example());
+        problems_.push_back("the --ignore pattern \"" + glob + "\" matches no linear layer" +
+                            example());
       }
     }
   }
@@ -280,7 +289,8 @@ class Planner {
       }
     }
     plan_.bits_per_weight = bits / static_cast<double>(std::max<std::uint64_t>(weights, 1));
-    // Tensors of modules that are quantized already are replaced by whatever the new layout calls them.
+    // Tensors of modules that are quantized already are replaced by whatever the new layout calls
+    // them.
     for (const io::ModulePlan& module : model_.quantized().modules()) replaced.insert(module.name);
     for (const io::TensorInfo& tensor : model_.checkpoint().tensors()) {
       if (replaced.contains(tensor.name)) continue;
@@ -291,14 +301,14 @@ class Planner {
       if (old_codes) continue;
       tensors.push_back({tensor.name, tensor.dtype, tensor.shape});
     }
-    std::stable_sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
-      return natural_less(a.name, b.name);
-    });
+    std::stable_sort(tensors.begin(), tensors.end(),
+                     [](const auto& a, const auto& b) { return natural_less(a.name, b.name); });
     const io::MetadataEntry metadata[] = {{"quantized_by", "quell " QUELL_VERSION}};
     QUELL_TRY(folder, io::plan_folder(std::move(tensors), shard_limit, metadata));
     plan_.folder = std::move(folder);
-    plan_.bits_per_weight_total = 8.0 * static_cast<double>(plan_.folder.total_bytes) /
-                                  static_cast<double>(std::max<std::uint64_t>(model_.parameters(), 1));
+    plan_.bits_per_weight_total =
+        8.0 * static_cast<double>(plan_.folder.total_bytes) /
+        static_cast<double>(std::max<std::uint64_t>(model_.parameters(), 1));
     return ok();
   }
 
@@ -338,8 +348,8 @@ class Planner {
 };
 
 // Bytes that are needed at once, beyond hidden states, as the run proceeds: the larger of a forward
-// pass (weights of a block, moments of its inputs, activations of a chunk) and a solve (moments, the
-// weight, its factor and its workspace). Measured peaks lie within 15 % below.
+// pass (weights of a block, moments of its inputs, activations of a chunk) and a solve (moments,
+// the weight, its factor and its workspace). Measured peaks lie within 15 % below.
 void Planner::estimate() {
   constexpr std::uint64_t kProgram = 48u << 20;  // code, threads' stacks, the allocator
   std::uint64_t forward = 0, solve = 0;
@@ -353,7 +363,8 @@ void Planner::estimate() {
     for (const Task& task : plan_.tasks) {
       if (task.layer != layer) continue;
       const std::uint64_t rows = task.linear->rows, cols = task.linear->cols;
-      const bool moment = includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+      const bool moment =
+          includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
       if (moment && sites.insert(task.site).second) moments += 8 * cols * cols;
       block += 4 * rows * cols;
       largest_weight = std::max(largest_weight, 4 * rows * cols);
@@ -362,13 +373,17 @@ void Planner::estimate() {
       largest_solve = std::max(largest_solve, (moment ? 12 * cols * cols : 0) + 14 * rows * cols);
     }
     const std::uint64_t activations =
-        data_.sequential ? 4 * data_.longest * (4ull * config.hidden + 3ull * config.intermediate + widest) : 0;
+        data_.sequential
+            ? 4 * data_.longest * (4ull * config.hidden + 3ull * config.intermediate + widest)
+            : 0;
     if (data_.sequential) {
-      forward = std::max(forward, block + largest_weight + moments + 4 * widest * widest + activations);
+      forward =
+          std::max(forward, block + largest_weight + moments + 4 * widest * widest + activations);
     }
     solve = std::max(solve, moments + largest_solve + (data_.sequential ? activations / 2 : 0));
   }
-  const std::uint64_t embedding_rows = data_.sequential ? 4ull * config.embedding_width * 32'768 : 0;
+  const std::uint64_t embedding_rows =
+      data_.sequential ? 4ull * config.embedding_width * 32'768 : 0;
   plan_.fixed_memory = kProgram + std::max(forward, solve) + embedding_rows;
   plan_.hidden_bytes = data_.sequential ? 4ull * data_.tokens * config.hidden : 0;
   bool walks = false;
@@ -386,8 +401,8 @@ void Planner::estimate() {
       }
     }
   }
-  // Half of what two cores of a current server do in float32 with AVX-512; an order of magnitude, not
-  // a promise. The progress line replaces it by measured speed.
+  // Half of what two cores of a current server do in float32 with AVX-512; an order of magnitude,
+  // not a promise. The progress line replaces it by measured speed.
   constexpr double kOperationsPerSecond = 7.5e10;
   plan_.seconds_estimate = plan_.work / (kOperationsPerSecond * executor_.width());
 }

@@ -142,7 +142,8 @@ class Run {
     std::vector<std::byte> buffer;
     for (const io::TensorPlan& tensor : plan_.folder.tensors) {
       const io::TensorInfo* source = model_.checkpoint().find(tensor.name);
-      if (source == nullptr || source->bytes != tensor.bytes || source->dtype != tensor.dtype) continue;
+      if (source == nullptr || source->bytes != tensor.bytes || source->dtype != tensor.dtype)
+        continue;
       if (is_planned(tensor.name)) continue;
       buffer.resize(static_cast<std::size_t>(source->bytes));
       QUELL_TRY(model_.checkpoint().read(*source, buffer));
@@ -156,7 +157,8 @@ class Run {
   bool is_planned(const std::string& tensor) {
     if (made_.empty()) {
       for (const Task& task : plan_.tasks) {
-        for (const io::TensorPlan& made : plan_.layout->tensors(task.module())) made_.insert(made.name);
+        for (const io::TensorPlan& made : plan_.layout->tensors(task.module()))
+          made_.insert(made.name);
       }
     }
     return made_.contains(tensor);
@@ -262,7 +264,9 @@ class Run {
     class Checked final : public engine::WeightSource {
      public:
       explicit Checked(const Run& run) : run_(run) {}
-      Result<Matrix> weight(const model::Linear& linear) override { return run_.read_weight(linear); }
+      Result<Matrix> weight(const model::Linear& linear) override {
+        return run_.read_weight(linear);
+      }
 
      private:
       const Run& run_;
@@ -308,8 +312,7 @@ class Run {
       bytes.push_back(std::move(read));
     }
     QUELL_TRY(tensor, plan_.layout->decode(module, bytes));
-    outcomes_.push_back(
-        outcome_from_json(output_->find_finished(task.linear->name)->record));
+    outcomes_.push_back(outcome_from_json(output_->find_finished(task.linear->name)->record));
     quantized_.insert_or_assign(task.linear->name, std::move(tensor));
     done_ += task_work(task);
     replayed_ += task_work(task);
@@ -318,8 +321,8 @@ class Run {
 
   Status solve(const Task& task, MatrixView<const float> moment, std::uint64_t tokens) {
     if (observer_.stop_requested()) {
-      return Error{ErrorCode::interrupted,
-                   "stopped before " + task.linear->name + "; run the same command again to continue"};
+      return Error{ErrorCode::interrupted, "stopped before " + task.linear->name +
+                                               "; run the same command again to continue"};
     }
     report(task.linear->name, 0);
     const auto begin = Clock::now();
@@ -403,10 +406,10 @@ class Run {
     config.set("quantization_config", plan_.layout->config(modules, ignored));
 
     QuantizeOutcome outcome;
-    for (const char* name :
-         {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
-          "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-          "tokenizer.model", "chat_template.jinja", "chat_template.json", "preprocessor_config.json"}) {
+    for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
+                             "special_tokens_map.json", "added_tokens.json", "vocab.json",
+                             "merges.txt", "tokenizer.model", "chat_template.jinja",
+                             "chat_template.json", "preprocessor_config.json"}) {
       const std::filesystem::path file = model_.folder() / name;
       std::error_code failure;
       if (!std::filesystem::is_regular_file(file, failure)) continue;
@@ -480,10 +483,10 @@ io::Json QuantizeOutcome::to_json() const {
 Result<std::uint64_t> hidden_limit(const Plan& plan, std::uint64_t max_memory) {
   if (max_memory == 0) return ~std::uint64_t{0};
   if (plan.fixed_memory > max_memory) {
-    return Error{ErrorCode::resource,
-                 "--max-memory of " + std::to_string(max_memory >> 20) +
-                     " MiB is too little for this model: at least " +
-                     std::to_string((plan.fixed_memory >> 20) + 1) + " MiB are needed"};
+    return Error{ErrorCode::resource, "--max-memory of " + std::to_string(max_memory >> 20) +
+                                          " MiB is too little for this model: at least " +
+                                          std::to_string((plan.fixed_memory >> 20) + 1) +
+                                          " MiB are needed"};
   }
   return max_memory - plan.fixed_memory;
 }
@@ -520,7 +523,8 @@ Result<calib::Statistics> collect_statistics(const model::Model& model, const ca
   for (std::size_t c = first; c < end; ++c) {
     const auto ids = corpus.ids.begin() + static_cast<std::ptrdiff_t>(all[c].first_token);
     mine.ids.insert(mine.ids.end(), ids, ids + static_cast<std::ptrdiff_t>(all[c].tokens));
-    const auto lengths = corpus.lengths.begin() + static_cast<std::ptrdiff_t>(all[c].first_sequence);
+    const auto lengths =
+        corpus.lengths.begin() + static_cast<std::ptrdiff_t>(all[c].first_sequence);
     mine.lengths.insert(mine.lengths.end(), lengths,
                         lengths + static_cast<std::ptrdiff_t>(all[c].sequences));
   }
@@ -535,8 +539,9 @@ Result<calib::Statistics> collect_statistics(const model::Model& model, const ca
     const std::string what = "block " + std::to_string(layer) + ": statistics";
     observer.progress({what, static_cast<double>(layer), static_cast<double>(layers), 0});
     QUELL_TRY(weights, engine.load_block(layer));
-    QUELL_TRY(sites, walk.collect_and_advance(
-                         weights, [](std::uint32_t, model::Site) { return calib::SiteWish{true, true}; }));
+    QUELL_TRY(sites, walk.collect_and_advance(weights, [](std::uint32_t, model::Site) {
+      return calib::SiteWish{true, true};
+    }));
     for (auto& [site, values] : sites) {
       statistics.sites.emplace(calib::SiteKey{layer, site}, std::move(values));
     }

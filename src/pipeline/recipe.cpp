@@ -14,7 +14,9 @@ namespace {
 
 constexpr std::size_t kLongestPattern = 1024;  // module names are far shorter
 
-Error usage(std::string message) { return Error{ErrorCode::usage, std::move(message)}; }
+Error usage(std::string message) {
+  return Error{ErrorCode::usage, std::move(message)};
+}
 
 bool names_scale_type(std::string_view grid_word) {
   const std::size_t colon = grid_word.rfind(':');
@@ -27,15 +29,17 @@ struct SchemeWord {
   std::string_view word;
   std::uint32_t bits;
 };
-constexpr std::array<SchemeWord, 4> kSchemes = {{{"W2A16", 2}, {"W3A16", 3}, {"W4A16", 4}, {"W8A16", 8}}};
+constexpr std::array<SchemeWord, 4> kSchemes = {
+    {{"W2A16", 2}, {"W3A16", 3}, {"W4A16", 4}, {"W8A16", 8}}};
 
 }  // namespace
 
 Result<Rule> Rule::parse(std::string_view text) {
   const std::size_t equals = text.find('=');
   if (equals == std::string_view::npos || equals == 0 || equals + 1 == text.size()) {
-    return usage("the rule \"" + std::string(text) +
-                 "\" is not GLOB=[METHOD@]GRID or GLOB=keep, for example *.down_proj=int8:sym:oc:g128");
+    return usage(
+        "the rule \"" + std::string(text) +
+        "\" is not GLOB=[METHOD@]GRID or GLOB=keep, for example *.down_proj=int8:sym:oc:g128");
   }
   if (equals > kLongestPattern) {
     return usage("the pattern of a rule has " + std::to_string(equals) + " characters; at most " +
@@ -101,7 +105,8 @@ io::Json Recipe::to_json() const {
 }
 
 bool matches_glob(std::string_view pattern, std::string_view text) {
-  // On a mismatch, the last star takes one more character; earlier stars never need to be revisited.
+  // On a mismatch, the last star takes one more character; earlier stars never need to be
+  // revisited.
   std::size_t p = 0, t = 0;
   std::size_t star = std::string_view::npos, resume = 0;
   while (t < text.size()) {
@@ -149,14 +154,18 @@ Result<ScaleMethod> parse_scale_method(std::string_view word) {
   if (word == "absmax") return ScaleMethod::absmax;
   if (word == "minmax") return ScaleMethod::minmax;
   if (word == "search") return ScaleMethod::search;
-  return usage("the scale choice \"" + std::string(word) + "\" is not one of absmax, minmax, search");
+  return usage("the scale choice \"" + std::string(word) +
+               "\" is not one of absmax, minmax, search");
 }
 
 std::string_view to_string(ScaleMethod method) {
   switch (method) {
-    case ScaleMethod::absmax: return "absmax";
-    case ScaleMethod::minmax: return "minmax";
-    case ScaleMethod::search: return "search";
+    case ScaleMethod::absmax:
+      return "absmax";
+    case ScaleMethod::minmax:
+      return "minmax";
+    case ScaleMethod::search:
+      return "search";
   }
   return "";
 }

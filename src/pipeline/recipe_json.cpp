@@ -28,7 +28,8 @@ Status set_strings(const Json& value, const std::string& file, std::string_view 
     return wrong(file, value, std::string(key) + " is not a list of strings");
   }
   for (const Json& item : value.items()) {
-    if (!item.is(Json::Kind::string)) return wrong(file, item, std::string(key) + " holds something other than strings");
+    if (!item.is(Json::Kind::string))
+      return wrong(file, item, std::string(key) + " holds something other than strings");
     out.push_back(item.as_string());
   }
   return ok();
@@ -50,8 +51,9 @@ constexpr std::array<Key, 14> kKeys = {{
     {"recipe", Json::Kind::integer, "the number 1",
      [](const Json& value, const std::string& file, Recipe&) -> Status {
        if (value.as_integer() == 1) return ok();
-       return wrong(file, value, "recipe version " + std::to_string(value.as_integer()) +
-                                     "; this program reads version 1");
+       return wrong(file, value,
+                    "recipe version " + std::to_string(value.as_integer()) +
+                        "; this program reads version 1");
      }},
     {"scheme", Json::Kind::string, "a string",
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
@@ -61,8 +63,9 @@ constexpr std::array<Key, 14> kKeys = {{
     {"method", Json::Kind::string, "a string",
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
        if (quant::find_method(value.as_string()) == nullptr) {
-         return wrong(file, value, "the method \"" + value.as_string() + "\" is not known; known are " +
-                                       quant::method_names());
+         return wrong(file, value,
+                      "the method \"" + value.as_string() + "\" is not known; known are " +
+                          quant::method_names());
        }
        recipe.method = value.as_string();
        return ok();
@@ -80,7 +83,8 @@ constexpr std::array<Key, 14> kKeys = {{
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
        const std::int64_t group = value.as_integer();
        if (group < -1 || group > (1 << 30)) {
-         return wrong(file, value, "group_size " + std::to_string(group) + " is not -1 (whole row) or more");
+         return wrong(file, value,
+                      "group_size " + std::to_string(group) + " is not -1 (whole row) or more");
        }
        recipe.group = group <= 0 ? 0u : static_cast<std::uint32_t>(group);
        return ok();
@@ -116,7 +120,9 @@ constexpr std::array<Key, 14> kKeys = {{
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
        const double damping = value.as_number();
        if (!(damping >= 0) || damping > 10) {
-         return wrong(file, value, "damp_percent is outside 0 to 10 (a fraction of the mean diagonal, usually 0.01)");
+         return wrong(
+             file, value,
+             "damp_percent is outside 0 to 10 (a fraction of the mean diagonal, usually 0.01)");
        }
        recipe.damp_percent = damping;
        return ok();
@@ -164,8 +170,9 @@ Status apply_recipe_json(const Json& json, const std::string& file, Recipe& reci
     }
     if (key == nullptr) {
       const std::string closest = nearest(name, names);
-      return wrong(file, value, "the key \"" + name + "\" is not known" +
-                                    (closest.empty() ? "" : "; did you mean \"" + closest + "\"?"));
+      return wrong(file, value,
+                   "the key \"" + name + "\" is not known" +
+                       (closest.empty() ? "" : "; did you mean \"" + closest + "\"?"));
     }
     const bool fits = value.is(key->kind) || (key->kind == Json::Kind::real && value.is_number());
     if (!fits) {

@@ -13,24 +13,29 @@
 namespace quell::calib {
 namespace {
 
-// A byte-level tokenizer without merges: every byte of plain ASCII is one token, BOS (id 0) in front.
+// A byte-level tokenizer without merges: every byte of plain ASCII is one token, BOS (id 0) in
+// front.
 std::filesystem::path byte_tokenizer(const test::TemporaryFolder& folder, bool bos = true) {
   std::string vocabulary = "\"<b>\":0,\"\xC4\xA0\":1,\"\xC4\x8A\":2";
-  for (char c = 'a'; c <= 'z'; ++c) vocabulary += std::string(",\"") + c + "\":" + std::to_string(c - 'a' + 3);
+  for (char c = 'a'; c <= 'z'; ++c)
+    vocabulary += std::string(",\"") + c + "\":" + std::to_string(c - 'a' + 3);
   const std::string post =
       bos ? R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<b>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],)"
             R"("pair":[],"special_tokens":{"<b>":{"id":"<b>","ids":[0],"tokens":["<b>"]}}})"
           : "null";
-  test::write_bytes(folder / "tokenizer.json",
-                    R"({"version":"1.0","added_tokens":[{"id":0,"content":"<b>","special":true,"normalized":false,)"
-                    R"("single_word":false,"lstrip":false,"rstrip":false}],"normalizer":null,"pre_tokenizer":)"
-                    R"({"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},)"
-                    R"("post_processor":)" + post + R"(,"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{)" +
-                        vocabulary + R"(},"merges":[]}})");
+  test::write_bytes(
+      folder / "tokenizer.json",
+      R"({"version":"1.0","added_tokens":[{"id":0,"content":"<b>","special":true,"normalized":false,)"
+      R"("single_word":false,"lstrip":false,"rstrip":false}],"normalizer":null,"pre_tokenizer":)"
+      R"({"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},)"
+      R"("post_processor":)" +
+          post + R"(,"decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{)" + vocabulary +
+          R"(},"merges":[]}})");
   return folder.path();
 }
 
-Result<Corpus> cut(const std::string& text, CutOptions options, bool bos = true, const std::string& name = "text.txt") {
+Result<Corpus> cut(const std::string& text, CutOptions options, bool bos = true,
+                   const std::string& name = "text.txt") {
   const test::TemporaryFolder folder;
   auto tokenizer = tokenizer::Tokenizer::read(byte_tokenizer(folder, bos));
   EXPECT_TRUE(tokenizer) << tokenizer.error().message;
@@ -56,7 +61,8 @@ TEST(Corpus, WindowsWithoutBosAreTheStream) {
 }
 
 TEST(Corpus, DocumentsStandBetweenMarkersWithoutTheirLastNewline) {
-  const auto corpus = cut("ab\n<|endoftext|>\ncd\ne\n<|endoftext|>\n<|endoftext|>\nf", {.length = 10, .documents = true});
+  const auto corpus = cut("ab\n<|endoftext|>\ncd\ne\n<|endoftext|>\n<|endoftext|>\nf",
+                          {.length = 10, .documents = true});
   ASSERT_TRUE(corpus) << corpus.error().message;
   EXPECT_EQ(corpus->lengths, (Lengths{3, 5, 2}));
   EXPECT_EQ(corpus->ids, (std::vector<std::int32_t>{0, 3, 4, 0, 5, 6, 2, 7, 0, 8}));
@@ -75,10 +81,12 @@ TEST(Corpus, DocumentsAreCutToTheLength) {
 }
 
 TEST(Corpus, JsonLinesGiveOneDocumentPerTextField) {
-  const auto corpus = cut("{\"text\": \"ab\"}\n\n{\"text\": \"cde\", \"x\": 1}\n", {.length = 9, .documents = true}, true, "t.jsonl");
+  const auto corpus = cut("{\"text\": \"ab\"}\n\n{\"text\": \"cde\", \"x\": 1}\n",
+                          {.length = 9, .documents = true}, true, "t.jsonl");
   ASSERT_TRUE(corpus) << corpus.error().message;
   EXPECT_EQ(corpus->lengths, (Lengths{3, 4}));
-  const auto bad = cut("{\"text\": \"ab\"}\n{\"txt\": 1}\n", {.length = 9, .documents = true}, true, "t.jsonl");
+  const auto bad =
+      cut("{\"text\": \"ab\"}\n{\"txt\": 1}\n", {.length = 9, .documents = true}, true, "t.jsonl");
   ASSERT_FALSE(bad);
   EXPECT_NE(bad.error().message.find("line 2"), std::string::npos) << bad.error().message;
 }

@@ -37,8 +37,10 @@ TEST(SiteStatistics, AreTheSumsTheyClaimToBe) {
     EXPECT_EQ(static_cast<double>(site.max_abs[i]), largest);
     for (std::size_t j = 0; j < 7; ++j) {
       double product = 0;
-      for (std::size_t t = 0; t < 50; ++t) product += static_cast<double>(x(t, i)) * static_cast<double>(x(t, j));
-      // One chunk of 50 products in float32: at most 50 * 2^-24 of the sum of magnitudes (about 50).
+      for (std::size_t t = 0; t < 50; ++t)
+        product += static_cast<double>(x(t, i)) * static_cast<double>(x(t, j));
+      // One chunk of 50 products in float32: at most 50 * 2^-24 of the sum of magnitudes (about
+      // 50).
       EXPECT_NEAR(static_cast<double>(mean(i, j)), product / 50, 50 * 0x1p-24);
       EXPECT_EQ(mean(i, j), mean(j, i));
     }

@@ -18,8 +18,9 @@ void quantize_in_budget(const std::string& layers, const std::string& budget, do
       make_model(folder / "model", {layers, "2048", "32", "4", "5632", "32000", "4"}).string();
   const std::string text = make_text(folder / "text.txt", 4000).string();
   const auto arguments = [&](const std::string& output) {
-    return std::vector<std::string>{"quantize", model, "-o", (folder / output).string(), "--calib", text,
-                                    "--samples", "8", "--seqlen", "512"};
+    return std::vector<std::string>{"quantize", model, "-o",        (folder / output).string(),
+                                    "--calib",  text,  "--samples", "8",
+                                    "--seqlen", "512"};
   };
   auto tight = arguments("tight");
   tight.insert(tight.end(), {"--max-memory", budget});
@@ -42,9 +43,13 @@ void quantize_in_budget(const std::string& layers, const std::string& budget, do
 }
 
 #if defined(QUELL_LARGE_MODEL)
-TEST(Memory, AModelOfABillionParametersFitsInItsBudget) { quantize_in_budget("22", "1500MB", 1.5e9); }
+TEST(Memory, AModelOfABillionParametersFitsInItsBudget) {
+  quantize_in_budget("22", "1500MB", 1.5e9);
+}
 #else
-TEST(Memory, AModelOfFourWideBlocksFitsInItsBudget) { quantize_in_budget("4", "1500MB", 1.5e9); }
+TEST(Memory, AModelOfFourWideBlocksFitsInItsBudget) {
+  quantize_in_budget("4", "1500MB", 1.5e9);
+}
 #endif
 
 }  // namespace

@@ -23,7 +23,8 @@ inline Ended quell(std::vector<std::string> arguments, const Environment& enviro
 }
 
 /// Runs with --json and returns the parsed result; a failure shows what the program said.
-inline io::Json quell_json(std::vector<std::string> arguments, const Environment& environment = {}) {
+inline io::Json quell_json(std::vector<std::string> arguments,
+                           const Environment& environment = {}) {
   arguments.push_back("--json");
   const Ended ended = quell(arguments, environment);
   EXPECT_EQ(ended.code, 0) << ended.err;
@@ -38,10 +39,11 @@ inline std::string hash_of(const io::Json& json) {
   return hash != nullptr ? hash->as_string() : std::string();
 }
 
-/// A Llama with random weights: 3 blocks, hidden 64, 4 heads over 2, 160, vocabulary 300, two shards.
+/// A Llama with random weights: 3 blocks, hidden 64, 4 heads over 2, 160, vocabulary 300, two
+/// shards.
 inline std::filesystem::path make_model(const std::filesystem::path& folder,
-                                        std::vector<std::string> shape = {"3", "64", "4", "2", "160",
-                                                                          "300", "2"}) {
+                                        std::vector<std::string> shape = {"3", "64", "4", "2",
+                                                                          "160", "300", "2"}) {
   shape.insert(shape.begin(), {QUELL_MAKE_LLAMA, folder.string()});
   const Ended ended = run_process(shape);
   EXPECT_EQ(ended.code, 0) << ended.err;
@@ -49,8 +51,9 @@ inline std::filesystem::path make_model(const std::filesystem::path& folder,
 }
 
 /// Some text: words that repeat in no simple period.
-inline std::filesystem::path make_text(const std::filesystem::path& file, std::size_t words = 3000) {
-  constexpr const char* kWords[] = {"the",  "small", "river", "ran",   "down",  "to",   "a",
+inline std::filesystem::path make_text(const std::filesystem::path& file,
+                                       std::size_t words = 3000) {
+  constexpr const char* kWords[] = {"the",  "small", "river", "ran",    "down",  "to",    "a",
                                     "grey", "sea",   "and",   "nobody", "spoke", "until", "night"};
   std::string text;
   unsigned state = 12345;
@@ -70,8 +73,10 @@ struct SmallJob {
   std::string text = make_text(folder / "text.txt").string();
 
   std::string path(const std::string& name) const { return (folder / name).string(); }
-  std::vector<std::string> quantize(const std::string& output, std::vector<std::string> more = {}) const {
-    std::vector<std::string> arguments = {"quantize", model, "-o", path(output), "--calib", text, "--seqlen", "64"};
+  std::vector<std::string> quantize(const std::string& output,
+                                    std::vector<std::string> more = {}) const {
+    std::vector<std::string> arguments = {"quantize", model, "-o",       path(output),
+                                          "--calib",  text,  "--seqlen", "64"};
     const auto given = [&](const std::string& option) {
       return std::find(more.begin(), more.end(), option) != more.end();
     };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The main job as a user runs it: results that verify, that do not depend on threads, instruction set
-// or memory, and that can be evaluated.
+// The main job as a user runs it: results that verify, that do not depend on threads, instruction
+// set or memory, and that can be evaluated.
 
 #include <gtest/gtest.h>
 
@@ -22,13 +22,14 @@ TEST(Quantize, WritesAFolderThatVerifiesAndEvaluates) {
     EXPECT_EQ(module.find("grid")->as_string(), "int4:sym:oc:g32:bf16");
     EXPECT_LE(module.find("objective")->as_number(), module.find("objective_rtn")->as_number());
   }
-  // 4 bits and one 16-bit scale for 32 weights, and the 16-byte shapes that compressed-tensors keeps.
+  // 4 bits and one 16-bit scale for 32 weights, and the 16-byte shapes that compressed-tensors
+  // keeps.
   EXPECT_NEAR(done.find("bits_per_weight")->as_number(), 4.5, 0.05);
   const io::Json verified = quell_json({"verify", job.path("out")});
   EXPECT_TRUE(verified.find("complete")->as_boolean());
   EXPECT_TRUE(verified.find("problems")->items().empty());
-  const io::Json evaluated = quell_json({"eval", job.path("out"), "--against", job.model, "--text", job.text,
-                                         "--context", "64", "--max-tokens", "1024"});
+  const io::Json evaluated = quell_json({"eval", job.path("out"), "--against", job.model, "--text",
+                                         job.text, "--context", "64", "--max-tokens", "1024"});
   EXPECT_GT(evaluated.find("against")->find("kl_mean")->as_number(), 0);
   EXPECT_EQ(evaluated.find("against")->find("layers")->items().size(), 3u);
 }
@@ -36,8 +37,11 @@ TEST(Quantize, WritesAFolderThatVerifiesAndEvaluates) {
 TEST(Quantize, GptqIsCloserToTheOriginalThanRounding) {
   const SmallJob job;
   const auto kl = [&](const std::string& output) {
-    return quell_json({"eval", job.path(output), "--against", job.model, "--text", job.text, "--context", "64"})
-        .find("against")->find("kl_mean")->as_number();
+    return quell_json({"eval", job.path(output), "--against", job.model, "--text", job.text,
+                       "--context", "64"})
+        .find("against")
+        ->find("kl_mean")
+        ->as_number();
   };
   quell_json(job.quantize("gptq"));
   quell_json(job.quantize("rtn", {"--method", "rtn"}));
@@ -61,9 +65,11 @@ TEST(Quantize, HiddenStatesOnDiskGiveTheSameBits) {
   // Hidden states of 8 * 64 tokens of 64 channels are 131,072 bytes; one byte less than all of it
   // sends them to disk.
   const auto peak = plan.find("peak_memory_bytes")->as_integer();
-  const io::Json tight = quell_json(job.quantize("tight", {"--max-memory", std::to_string(peak - 1)}));
+  const io::Json tight =
+      quell_json(job.quantize("tight", {"--max-memory", std::to_string(peak - 1)}));
   EXPECT_EQ(hash_of(tight), free);
-  expect_error(quell(job.quantize("less", {"--max-memory", "1MB"})), 4, {"--max-memory", "at least", "MiB"});
+  expect_error(quell(job.quantize("less", {"--max-memory", "1MB"})), 4,
+               {"--max-memory", "at least", "MiB"});
   EXPECT_FALSE(std::filesystem::exists(job.path("less")));
 }
 
@@ -79,25 +85,30 @@ TEST(Quantize, StatisticsInPartsGiveTheBitsOfOneRun) {
   run({"--save-stats", job.path("all.stats")}, true);
   run({"--save-stats", job.path("1.stats"), "--shard", "1/2"}, true);
   run({"--save-stats", job.path("2.stats"), "--shard", "2/2"}, true);
-  quell_json({"stats", "merge", job.path("merged.stats"), job.path("2.stats"), job.path("1.stats")});
+  quell_json(
+      {"stats", "merge", job.path("merged.stats"), job.path("2.stats"), job.path("1.stats")});
   EXPECT_EQ(read_bytes(job.path("merged.stats")), read_bytes(job.path("all.stats")));
   const io::Json one = run({"-o", job.path("one"), "--stats", job.path("all.stats")}, false);
   const io::Json parts = run({"-o", job.path("parts"), "--stats", job.path("merged.stats")}, false);
   EXPECT_EQ(hash_of(one), hash_of(parts));
 
-  expect_error(quell({"stats", "merge", job.path("twice"), job.path("1.stats"), job.path("1.stats")}), 2,
-               {"part 1 of 2", "twice"});
-  expect_error(quell({"quantize", job.model, "-o", job.path("half"), "--stats", job.path("1.stats")}), 2,
-               {"1 of 2 parts", "merge"});
+  expect_error(
+      quell({"stats", "merge", job.path("twice"), job.path("1.stats"), job.path("1.stats")}), 2,
+      {"part 1 of 2", "twice"});
+  expect_error(
+      quell({"quantize", job.model, "-o", job.path("half"), "--stats", job.path("1.stats")}), 2,
+      {"1 of 2 parts", "merge"});
   make_model(job.folder / "other", {"1", "64", "4", "2", "160", "300", "1"});
-  expect_error(quell({"quantize", job.path("other"), "-o", job.path("o"), "--stats", job.path("all.stats")}), 3,
-               {"made for model"});
+  expect_error(
+      quell({"quantize", job.path("other"), "-o", job.path("o"), "--stats", job.path("all.stats")}),
+      3, {"made for model"});
 }
 
 TEST(Quantize, RulesChooseMethodsAndGridsAndIgnoreKeeps) {
   const SmallJob job;
-  const io::Json done = quell_json(job.quantize(
-      "out", {"--rule", "*.down_proj=rtn@int8:sym:oc:g32", "--rule", "*.0.mlp.*=keep", "--ignore", "*.q_proj"}));
+  const io::Json done =
+      quell_json(job.quantize("out", {"--rule", "*.down_proj=rtn@int8:sym:oc:g32", "--rule",
+                                      "*.0.mlp.*=keep", "--ignore", "*.q_proj"}));
   std::size_t rounded = 0;
   for (const io::Json& module : done.find("modules")->items()) {
     const std::string& name = module.find("name")->as_string();
@@ -114,14 +125,15 @@ TEST(Quantize, RulesChooseMethodsAndGridsAndIgnoreKeeps) {
 
 TEST(Quantize, EveryGridCanBeWrittenReadAndEvaluated) {
   const SmallJob job;
-  const char* kGrids[] = {"int2:sym:oc:g32", "int3:asym:oc:g32",  "int4:sym:ic:g16", "int4:asym:oc:g48",
-                          "int4n:sym:oc:row", "int8:sym:oc:row:f32", "int8full:asym:ic:row", "int4:asym:oc:g32"};
+  const char* kGrids[] = {"int2:sym:oc:g32",      "int3:asym:oc:g32", "int4:sym:ic:g16",
+                          "int4:asym:oc:g48",     "int4n:sym:oc:row", "int8:sym:oc:row:f32",
+                          "int8full:asym:ic:row", "int4:asym:oc:g32"};
   for (const char* grid : kGrids) {
     SCOPED_TRACE(grid);
     const std::string output = std::string("out-") + grid;
     quell_json(job.quantize(output, {"--rule", std::string("*=") + grid}));
-    const io::Json result = quell_json({"eval", job.path(output), "--against", job.model, "--text", job.text,
-                                        "--context", "64", "--max-tokens", "256"});
+    const io::Json result = quell_json({"eval", job.path(output), "--against", job.model, "--text",
+                                        job.text, "--context", "64", "--max-tokens", "256"});
     EXPECT_LT(result.find("against")->find("kl_mean")->as_number(), 1.0);
   }
 }
@@ -134,19 +146,22 @@ TEST(Quantize, AnUnknownArchitectureCanStillBeRounded) {
     text.replace(text.find(word), word.size(), word[0] == '"' ? "\"novel\"" : "NovelForCausalLM");
   }
   write_bytes(config, text);
-  expect_error(quell(job.quantize("out")), 3, {"NovelForCausalLM", "LlamaForCausalLM", "--method rtn"});
-  const io::Json done = quell_json({"quantize", job.model, "-o", job.path("rounded"), "--method", "rtn"});
+  expect_error(quell(job.quantize("out")), 3,
+               {"NovelForCausalLM", "LlamaForCausalLM", "--method rtn"});
+  const io::Json done =
+      quell_json({"quantize", job.model, "-o", job.path("rounded"), "--method", "rtn"});
   EXPECT_EQ(done.find("modules")->items().size(), 21u);
 }
 
-// The whole chain in three hashes: rounding, feedback with search, feedback in the native layout on an
-// asymmetric ragged grid. They change only when results change, which is then a decision.
+// The whole chain in three hashes: rounding, feedback with search, feedback in the native layout on
+// an asymmetric ragged grid. They change only when results change, which is then a decision.
 TEST(Quantize, HashesOfThreeSmallResultsAreGolden) {
   const SmallJob job;
   EXPECT_EQ(hash_of(quell_json(job.quantize("a", {"--method", "rtn"}))), QUELL_GOLDEN_RTN);
   EXPECT_EQ(hash_of(quell_json(job.quantize("b"))), QUELL_GOLDEN_GPTQ);
-  EXPECT_EQ(hash_of(quell_json(job.quantize("c", {"--asym", "--group-size", "48", "--to", "quell"}))),
-            QUELL_GOLDEN_NATIVE);
+  EXPECT_EQ(
+      hash_of(quell_json(job.quantize("c", {"--asym", "--group-size", "48", "--to", "quell"}))),
+      QUELL_GOLDEN_NATIVE);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Killed, interrupted and failing runs: what is left is either complete or resumable, and the end has the
-// bytes of an undisturbed run.
+// Killed, interrupted and failing runs: what is left is either complete or resumable, and the end
+// has the bytes of an undisturbed run.
 
 #include <gtest/gtest.h>
 
@@ -13,15 +13,20 @@
 namespace quell::test {
 namespace {
 
-Environment fault(const std::string& call, long at, const std::string& action, const std::string& error = "EIO") {
-  return {{"LD_PRELOAD", QUELL_FAULTS}, {"QUELL_FAULT_CALL", call}, {"QUELL_FAULT_AT", std::to_string(at)},
-          {"QUELL_FAULT_ACTION", action}, {"QUELL_FAULT_ERRNO", error}};
+Environment fault(const std::string& call, long at, const std::string& action,
+                  const std::string& error = "EIO") {
+  return {{"LD_PRELOAD", QUELL_FAULTS},
+          {"QUELL_FAULT_CALL", call},
+          {"QUELL_FAULT_AT", std::to_string(at)},
+          {"QUELL_FAULT_ACTION", action},
+          {"QUELL_FAULT_ERRNO", error}};
 }
 
 bool has_temporary_files(const std::filesystem::path& folder) {
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    const bool known = name.ends_with(".safetensors") || name.ends_with(".json") || name == "quell.manifest";
+    const bool known =
+        name.ends_with(".safetensors") || name.ends_with(".json") || name == "quell.manifest";
     if (!known) return true;
   }
   return false;
@@ -36,8 +41,8 @@ long counted_calls(const SmallJob& job, const std::string& output) {
   return std::strtol(read_bytes(file).c_str(), nullptr, 10);
 }
 
-// SIGKILL before system calls spread over the whole run. Each kill is followed by a resume that must give
-// the hash of the run that nobody disturbed.
+// SIGKILL before system calls spread over the whole run. Each kill is followed by a resume that
+// must give the hash of the run that nobody disturbed.
 TEST(Resume, AfterAKillAtAnyMomentGivesTheSameBytes) {
   const SmallJob job;
   const std::string expected = hash_of(quell_json(job.quantize("whole")));
@@ -58,7 +63,8 @@ TEST(Resume, AfterAKillAtAnyMomentGivesTheSameBytes) {
     }
     EXPECT_EQ(quell({"verify", job.path(output)}).code, 0);
     EXPECT_FALSE(has_temporary_files(job.path(output)));
-    EXPECT_EQ(read_bytes(job.path(output) + "/config.json"), read_bytes(job.path("whole") + "/config.json"));
+    EXPECT_EQ(read_bytes(job.path(output) + "/config.json"),
+              read_bytes(job.path("whole") + "/config.json"));
   }
 }
 
@@ -88,7 +94,8 @@ TEST(Resume, AFullDiskIsAResourceErrorAndTheRunCanGoOn) {
     for (const long at : {1L, 2L, 9L, calls / 6}) {
       SCOPED_TRACE(std::string(call) + " " + std::to_string(at));
       const std::string output = std::string("out-") + call + std::to_string(at);
-      Environment environment = fault(call, at, "error", std::string(call) == "sync" ? "EIO" : "ENOSPC");
+      Environment environment =
+          fault(call, at, "error", std::string(call) == "sync" ? "EIO" : "ENOSPC");
       environment["QUELL_FAULT_PATH"] = job.path(output);
       const Ended failed = quell(job.quantize(output), environment);
       if (failed.code != 0) {
@@ -114,10 +121,12 @@ TEST(Resume, AnInterruptFinishesTheModuleAndExitsWith130) {
 
 TEST(Resume, TwoRunsOnOneFolderDoNotMeet) {
   const SmallJob job;
-  std::string command = "out=$1; shift; \"$@\" >/dev/null 2>&1 & pid=$!; "
-                        "for i in $(seq 400); do ls $out/.quell-lock >/dev/null 2>&1 && break; sleep 0.005; done; "
-                        "\"$@\"; code=$?; wait $pid; exit $code";
-  std::vector<std::string> arguments = {"/bin/bash", "-c", command, "bash", job.path("out"), QUELL_PROGRAM};
+  std::string command =
+      "out=$1; shift; \"$@\" >/dev/null 2>&1 & pid=$!; "
+      "for i in $(seq 400); do ls $out/.quell-lock >/dev/null 2>&1 && break; sleep 0.005; done; "
+      "\"$@\"; code=$?; wait $pid; exit $code";
+  std::vector<std::string> arguments = {"/bin/bash",     "-c",         command, "bash",
+                                        job.path("out"), QUELL_PROGRAM};
   const std::vector<std::string> more = job.quantize("out", {"--samples", "40"});
   arguments.insert(arguments.end(), more.begin(), more.end());
   const Ended second = run_process(arguments);

@@ -13,11 +13,13 @@ namespace quell::test {
 namespace {
 
 // The first `count` values of an int32 .npy file of one dimension, as such a file.
-void head_of_npy(const std::filesystem::path& from, const std::filesystem::path& to, std::size_t count) {
+void head_of_npy(const std::filesystem::path& from, const std::filesystem::path& to,
+                 std::size_t count) {
   const std::string bytes = read_bytes(from);
   std::uint16_t header = 0;
   std::memcpy(&header, bytes.data() + 8, 2);
-  std::string text = "{'descr': '<i4', 'fortran_order': False, 'shape': (" + std::to_string(count) + ",), }";
+  std::string text =
+      "{'descr': '<i4', 'fortran_order': False, 'shape': (" + std::to_string(count) + ",), }";
   while ((10 + text.size() + 1) % 64 != 0) text += ' ';
   text += '\n';
   std::string out("\x93NUMPY\x01\x00", 8);
@@ -49,19 +51,22 @@ TEST_P(SharedModel, RoundingOnTheDefaultGridHasItsKnownLoss) {
   }
   head_of_npy(reference / "story_ids.npy", folder / "ids.npy", tokens);
   head_of_npy(reference / "story_lengths.npy", folder / "lengths.npy", 16);
-  for (const auto& [group, expected] : {std::pair("-1", GetParam().row), std::pair("32", GetParam().group32)}) {
+  for (const auto& [group, expected] :
+       {std::pair("-1", GetParam().row), std::pair("32", GetParam().group32)}) {
     const std::string output = (folder / (std::string("out") + group)).string();
-    quell_json({"quantize", model->string(), "-o", output, "--method", "rtn", "--group-size", group, "--scale-type",
-                "f16", "--to", "quell"});
-    const io::Json result = quell_json({"eval", output, "--ids", (folder / "ids.npy").string(), "--lengths",
-                                        (folder / "lengths.npy").string()});
+    quell_json({"quantize", model->string(), "-o", output, "--method", "rtn", "--group-size", group,
+                "--scale-type", "f16", "--to", "quell"});
+    const io::Json result = quell_json({"eval", output, "--ids", (folder / "ids.npy").string(),
+                                        "--lengths", (folder / "lengths.npy").string()});
     EXPECT_NEAR(result.find("nll")->as_number(), expected, 0.001) << group;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, SharedModel,
-                         ::testing::Values(KnownLoss{"stories260K", 1.5104, 1.4630}, KnownLoss{"tiny1m", 1.2130, 1.1696},
-                                           KnownLoss{"babyllama105", 0.6825, 0.6616}, KnownLoss{"books7m", 3.7893, 3.7893}),
+                         ::testing::Values(KnownLoss{"stories260K", 1.5104, 1.4630},
+                                           KnownLoss{"tiny1m", 1.2130, 1.1696},
+                                           KnownLoss{"babyllama105", 0.6825, 0.6616},
+                                           KnownLoss{"books7m", 3.7893, 3.7893}),
                          [](const auto& info) { return std::string(info.param.model); });
 
 TEST(DemonstrationModel, FeedbackHasAtMostSixTenthsOfTheDivergenceOfRounding) {
@@ -69,7 +74,8 @@ TEST(DemonstrationModel, FeedbackHasAtMostSixTenthsOfTheDivergenceOfRounding) {
   const std::string examples = std::string(QUELL_SOURCE_DIR) + "/examples/";
   const auto kl = [&](const std::string& method) {
     const std::string output = (folder / method).string();
-    const io::Json result = quell_json({"run", "-o", output, "--method", method, "--group-size", "32", "--samples", "64"});
+    const io::Json result = quell_json(
+        {"run", "-o", output, "--method", method, "--group-size", "32", "--samples", "64"});
     return result.find("eval")->find("against")->find("kl_mean")->as_number();
   };
   EXPECT_LE(kl("gptq"), 0.6 * kl("rtn"));

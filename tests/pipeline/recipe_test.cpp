@@ -39,7 +39,8 @@ TEST(Rule, ParsesMethodAndGrid) {
 }
 
 TEST(Rule, ErrorsShowTheFormAndTheKnownNames) {
-  for (const char* text : {"", "=", "x=", "=keep", "keep", "x=int5", "x=gptqq@int4", "x=int4:oops"}) {
+  for (const char* text :
+       {"", "=", "x=", "=keep", "keep", "x=int5", "x=gptqq@int4", "x=int4:oops"}) {
     const auto rule = Rule::parse(text);
     ASSERT_FALSE(rule) << text;
     EXPECT_EQ(rule.error().code, ErrorCode::usage);

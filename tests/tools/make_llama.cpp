@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Writes a Llama with random weights in bf16, as large as asked for, in shards, with a tokenizer: the
-// model on which memory and time of the main job are measured. Weights come from a counter-based
-// generator, so every machine writes the same bytes.
+// Writes a Llama with random weights in bf16, as large as asked for, in shards, with a tokenizer:
+// the model on which memory and time of the main job are measured. Weights come from a
+// counter-based generator, so every machine writes the same bytes.
 //
 //   make_llama OUT LAYERS HIDDEN HEADS KV_HEADS INTERMEDIATE VOCABULARY SHARDS
 
@@ -65,32 +65,50 @@ Json tokenizer() {
   unsigned next = 256;
   for (unsigned byte = 0; byte < 256; ++byte) {
     // The printable stand-ins of byte-level BPE: bytes that print are themselves, the rest follow.
-    const bool prints = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+    const bool prints =
+        (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
     std::string piece;
     append_utf8(piece, prints ? byte : next++);
     vocabulary.set(piece, byte);
   }
   vocabulary.set("<|bos|>", 256);
-  Json model = Json::object({{"type", "BPE"}, {"vocab", std::move(vocabulary)}, {"merges", Json::array()}});
-  Json bos = Json::object({{"id", 256}, {"content", "<|bos|>"}, {"special", true}, {"normalized", false},
-                           {"single_word", false}, {"lstrip", false}, {"rstrip", false}});
-  const Json byte_level = Json::object({{"type", "ByteLevel"}, {"add_prefix_space", false},
-                                        {"trim_offsets", true}, {"use_regex", true}});
-  Json single = Json::array({Json::object({{"SpecialToken", Json::object({{"id", "<|bos|>"}, {"type_id", 0}})}}),
-                             Json::object({{"Sequence", Json::object({{"id", "A"}, {"type_id", 0}})}})});
-  Json specials = Json::object({{"<|bos|>", Json::object({{"id", "<|bos|>"}, {"ids", Json::array({256})},
+  Json model =
+      Json::object({{"type", "BPE"}, {"vocab", std::move(vocabulary)}, {"merges", Json::array()}});
+  Json bos = Json::object({{"id", 256},
+                           {"content", "<|bos|>"},
+                           {"special", true},
+                           {"normalized", false},
+                           {"single_word", false},
+                           {"lstrip", false},
+                           {"rstrip", false}});
+  const Json byte_level = Json::object({{"type", "ByteLevel"},
+                                        {"add_prefix_space", false},
+                                        {"trim_offsets", true},
+                                        {"use_regex", true}});
+  Json single = Json::array(
+      {Json::object({{"SpecialToken", Json::object({{"id", "<|bos|>"}, {"type_id", 0}})}}),
+       Json::object({{"Sequence", Json::object({{"id", "A"}, {"type_id", 0}})}})});
+  Json specials = Json::object({{"<|bos|>", Json::object({{"id", "<|bos|>"},
+                                                          {"ids", Json::array({256})},
                                                           {"tokens", Json::array({"<|bos|>"})}})}});
-  Json post = Json::object({{"type", "TemplateProcessing"}, {"single", single}, {"pair", single},
+  Json post = Json::object({{"type", "TemplateProcessing"},
+                            {"single", single},
+                            {"pair", single},
                             {"special_tokens", std::move(specials)}});
-  return Json::object({{"version", "1.0"}, {"added_tokens", Json::array({std::move(bos)})},
-                       {"normalizer", Json()}, {"pre_tokenizer", byte_level},
-                       {"post_processor", std::move(post)}, {"decoder", byte_level}, {"model", std::move(model)}});
+  return Json::object({{"version", "1.0"},
+                       {"added_tokens", Json::array({std::move(bos)})},
+                       {"normalizer", Json()},
+                       {"pre_tokenizer", byte_level},
+                       {"post_processor", std::move(post)},
+                       {"decoder", byte_level},
+                       {"model", std::move(model)}});
 }
 
-// Bytes of one tensor. Matrices are the sum of two uniforms scaled to a deviation of 0.02, with every
-// 97th input channel four times as wide, so that there is something for a quantizer to do; norms are 1.
-void fill(const quell::io::TensorPlan& tensor, std::uint64_t stream, std::vector<std::uint16_t>& out,
-          quell::Executor& executor) {
+// Bytes of one tensor. Matrices are the sum of two uniforms scaled to a deviation of 0.02, with
+// every 97th input channel four times as wide, so that there is something for a quantizer to do;
+// norms are 1.
+void fill(const quell::io::TensorPlan& tensor, std::uint64_t stream,
+          std::vector<std::uint16_t>& out, quell::Executor& executor) {
   const std::uint64_t count = tensor.bytes / 2;
   out.resize(count);
   if (tensor.shape.size() == 1) {
@@ -150,8 +168,10 @@ int main(int argc, char** argv) {
   add("lm_head.weight", {s.vocabulary, s.hidden});
   std::uint64_t total = 0;
   for (const auto& tensor : tensors) total += 2 * *quell::element_count(tensor.shape);
-  // A twentieth more than an even share: shards are filled greedily and must not overflow into one more.
-  const std::uint64_t limit = s.shards <= 1 ? total + 1 : total / s.shards + total / (20 * s.shards);
+  // A twentieth more than an even share: shards are filled greedily and must not overflow into one
+  // more.
+  const std::uint64_t limit =
+      s.shards <= 1 ? total + 1 : total / s.shards + total / (20 * s.shards);
   auto plan = quell::io::plan_folder(std::move(tensors), limit, {});
   if (!plan) return fail(plan.error().message);
 
@@ -159,17 +179,20 @@ int main(int argc, char** argv) {
   std::vector<std::uint16_t> values;
   for (std::uint32_t shard = 0; shard < plan->shards.size(); ++shard) {
     std::ofstream file(folder / plan->shards[shard].file_name, std::ios::binary);
-    file.write(plan->shards[shard].header.data(), static_cast<std::streamsize>(plan->shards[shard].header.size()));
+    file.write(plan->shards[shard].header.data(),
+               static_cast<std::streamsize>(plan->shards[shard].header.size()));
     for (std::size_t t = 0; t < plan->tensors.size(); ++t) {
       const quell::io::TensorPlan& tensor = plan->tensors[t];
       if (tensor.shard != shard) continue;
       fill(tensor, t, values, *executor);
       file.seekp(static_cast<std::streamoff>(tensor.offset));
-      file.write(reinterpret_cast<const char*>(values.data()), static_cast<std::streamsize>(tensor.bytes));
+      file.write(reinterpret_cast<const char*>(values.data()),
+                 static_cast<std::streamsize>(tensor.bytes));
     }
     if (!file.flush()) return fail("writing failed");
   }
-  if (!plan->index_json.empty()) std::ofstream(folder / "model.safetensors.index.json") << plan->index_json;
+  if (!plan->index_json.empty())
+    std::ofstream(folder / "model.safetensors.index.json") << plan->index_json;
   std::ofstream(folder / "config.json") << config(s).dump(2) << "\n";
   std::ofstream(folder / "tokenizer.json") << tokenizer().dump() << "\n";
   return 0;

@@ -17,11 +17,12 @@
 
 namespace quell::calib {
 
-/// Hidden states of all sequences of a corpus, carried from block to block. In memory up to a limit,
-/// else in an unnamed temporary file; the values are the same either way.
+/// Hidden states of all sequences of a corpus, carried from block to block. In memory up to a
+/// limit, else in an unnamed temporary file; the values are the same either way.
 class HiddenStates {
  public:
-  /// `spill_folder`: where the temporary file goes when tokens * hidden * 4 bytes exceed `memory_limit`.
+  /// `spill_folder`: where the temporary file goes when tokens * hidden * 4 bytes exceed
+  /// `memory_limit`.
   static Result<HiddenStates> create(std::size_t tokens, std::size_t hidden,
                                      std::uint64_t memory_limit,
                                      const std::filesystem::path& spill_folder);
@@ -54,8 +55,8 @@ class Walk {
   static Result<Walk> begin(engine::Engine& engine, const Corpus& corpus,
                             std::uint64_t hidden_limit, const std::filesystem::path& spill_folder);
 
-  /// Runs the next block's statistics pass: states stay as they are, inputs of its linears are collected.
-  /// Error: verification if a site saw other than the tokens that were fed.
+  /// Runs the next block's statistics pass: states stay as they are, inputs of its linears are
+  /// collected. Error: verification if a site saw other than the tokens that were fed.
   Result<std::map<model::Site, SiteStatistics>> collect(const engine::BlockWeights& weights,
                                                         const WishFunction& wish);
   /// Runs the block and moves on: states become its output.

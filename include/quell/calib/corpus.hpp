@@ -30,27 +30,28 @@ struct Corpus {
 };
 
 struct CutOptions {
-  std::uint32_t length = 2048;       // tokens of a window, or of a document at most; >= 2
-  bool documents = false;            // one sequence per document instead of windows of the stream
-  std::uint64_t max_tokens = 0;      // stop after this many ids; 0 = all
+  std::uint32_t length = 2048;   // tokens of a window, or of a document at most; >= 2
+  bool documents = false;        // one sequence per document instead of windows of the stream
+  std::uint64_t max_tokens = 0;  // stop after this many ids; 0 = all
 };
 
 /// Reads UTF-8 files and cuts them. With `documents`, documents are what stands between lines that
 /// hold only <|endoftext|> (without their last newline), or the "text" fields of a .jsonl file.
-/// Errors: missing, resource, parse (binary data, with the offset), usage (too few tokens, with the numbers).
+/// Errors: missing, resource, parse (binary data, with the offset), usage (too few tokens, with the
+/// numbers).
 Result<Corpus> read_text(std::span<const std::filesystem::path> files,
                          const tokenizer::Tokenizer& tokenizer, const CutOptions& options);
 
-/// Token ids from an int32 .npy file of shape [T]: windows of options.length, or sequences of the given
-/// lengths (int32 .npy [n] that sum to T). Errors: an id outside [0, vocabulary) with its position, a
-/// length of 0 or above max_positions.
+/// Token ids from an int32 .npy file of shape [T]: windows of options.length, or sequences of the
+/// given lengths (int32 .npy [n] that sum to T). Errors: an id outside [0, vocabulary) with its
+/// position, a length of 0 or above max_positions.
 Result<Corpus> read_ids(const std::filesystem::path& ids,
                         const std::optional<std::filesystem::path>& lengths,
                         std::uint32_t vocabulary, std::uint32_t max_positions,
                         const CutOptions& options);
 
-/// `count` sequences drawn without replacement by `seed`, in their original order; all of them if there
-/// are no more (with a note).
+/// `count` sequences drawn without replacement by `seed`, in their original order; all of them if
+/// there are no more (with a note).
 Corpus sample(Corpus corpus, std::size_t count, std::uint64_t seed);
 
 /// A run of whole sequences that is processed together.
@@ -59,8 +60,9 @@ struct Chunk {
   std::size_t first_token = 0, tokens = 0;
 };
 inline constexpr std::size_t kChunkTokens = 2048;
-/// Cuts a corpus into chunks of at most kChunkTokens tokens (a longer sequence is a chunk of its own). The
-/// cut depends on the corpus alone, never on memory or threads: sums are formed chunk by chunk.
+/// Cuts a corpus into chunks of at most kChunkTokens tokens (a longer sequence is a chunk of its
+/// own). The cut depends on the corpus alone, never on memory or threads: sums are formed chunk by
+/// chunk.
 std::vector<Chunk> chunks(const Corpus& corpus);
 
 /// SHA-256 over lengths and ids: the identity of calibration data.

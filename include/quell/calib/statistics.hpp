@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// What calibration keeps of the inputs of linear layers: one second-moment matrix and one profile per
-// *distinct* input (q, k and v share one, gate and up share one), as sums over tokens, so that parts
-// made on different machines add up.
+// What calibration keeps of the inputs of linear layers: one second-moment matrix and one profile
+// per *distinct* input (q, k and v share one, gate and up share one), as sums over tokens, so that
+// parts made on different machines add up.
 
 #include <cstdint>
 #include <filesystem>
@@ -55,14 +55,15 @@ struct Statistics {
 /// SHA-256 over names, types, shapes and a sample of the weights: the model a file belongs to.
 Result<std::string> model_fingerprint(const model::Model& model);
 
-/// Statistics files are safetensors with a schema version, F64 sums and the fields above as metadata.
+/// Statistics files are safetensors with a schema version, F64 sums and the fields above as
+/// metadata.
 Status write_statistics(const std::filesystem::path& path, const Statistics& statistics);
 /// Errors: parse (damage, a newer schema, NaN, counts that do not match), unsupported.
 Result<Statistics> read_statistics(const std::filesystem::path& path);
 /// Adds up the parts of one corpus. The order of `parts` does not matter: they are added by number.
 /// Double sums of float32 chunk sums are exact unless chunks differ by more than 2^29 in magnitude,
-/// so the result has the bits of a single run on all but such inputs. Errors: usage (parts of different
-/// models or corpora, a part given twice, a part missing).
+/// so the result has the bits of a single run on all but such inputs. Errors: usage (parts of
+/// different models or corpora, a part given twice, a part missing).
 Result<Statistics> merge_statistics(std::vector<Statistics> parts);
 
 }  // namespace quell::calib

@@ -2,8 +2,8 @@
 #pragma once
 
 // Plan: what a recipe means for one model, found out before any work: the method and grid of every
-// layer, the files that will be written (exact bytes), the memory that will be needed, and everything
-// that speaks against it, all at once.
+// layer, the files that will be written (exact bytes), the memory that will be needed, and
+// everything that speaks against it, all at once.
 
 #include <cstdint>
 #include <string>
@@ -23,7 +23,7 @@ namespace quell::pipeline {
 /// One layer to quantize.
 struct Task {
   const model::Linear* linear = nullptr;
-  std::uint32_t layer = 0;             // of the block; 0 for models known by their weights alone
+  std::uint32_t layer = 0;  // of the block; 0 for models known by their weights alone
   model::Site site = model::Site::qkv_in;
   std::string method;
   GridSpec grid;
@@ -34,24 +34,24 @@ struct Task {
 
 /// What calibration there is to work with.
 struct CalibrationSize {
-  bool available = false;     // calibration text, ids or statistics are given
-  bool sequential = false;    // the corpus is walked block by block (else statistics are given)
+  bool available = false;   // calibration text, ids or statistics are given
+  bool sequential = false;  // the corpus is walked block by block (else statistics are given)
   std::uint64_t tokens = 0;
   std::uint64_t longest = 0;  // tokens of the longest chunk
 };
 
 struct Plan {
-  std::vector<Task> tasks;               // in order of computation
-  std::vector<std::string> kept;         // linears left in floating point
+  std::vector<Task> tasks;        // in order of computation
+  std::vector<std::string> kept;  // linears left in floating point
   const io::ExportLayout* layout = nullptr;
   io::FolderPlan folder;
-  double bits_per_weight = 0;            // of the quantized layers
-  double bits_per_weight_total = 0;      // of all parameters written
-  std::uint64_t fixed_memory = 0;        // bytes needed whatever happens
-  std::uint64_t hidden_bytes = 0;        // of hidden states, in memory or on disk
-  double work = 0;                       // floating-point operations, by estimate
+  double bits_per_weight = 0;        // of the quantized layers
+  double bits_per_weight_total = 0;  // of all parameters written
+  std::uint64_t fixed_memory = 0;    // bytes needed whatever happens
+  std::uint64_t hidden_bytes = 0;    // of hidden states, in memory or on disk
+  double work = 0;                   // floating-point operations, by estimate
   double seconds_estimate = 0;
-  std::vector<std::string> notes;        // choices that a user should see
+  std::vector<std::string> notes;  // choices that a user should see
 
   std::uint64_t peak_memory(std::uint64_t hidden_limit) const {
     return fixed_memory + (hidden_bytes <= hidden_limit ? hidden_bytes : 0);

@@ -2,9 +2,9 @@
 #pragma once
 
 // The main job: a model, a plan and data become a folder of quantized weights. Blocks are done one
-// after another, each with inputs computed through the blocks already quantized; every finished layer
-// is in the journal of the output folder, so a killed run continues where it stopped with the same
-// bytes at the end.
+// after another, each with inputs computed through the blocks already quantized; every finished
+// layer is in the journal of the output folder, so a killed run continues where it stopped with the
+// same bytes at the end.
 
 #include <cstdint>
 #include <filesystem>

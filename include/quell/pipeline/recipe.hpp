@@ -21,29 +21,29 @@ namespace quell::pipeline {
 
 /// What layers whose name matches `pattern` get instead of the recipe's own choice.
 struct Rule {
-  std::string pattern;                   // a glob over module names: * and ?
-  bool keep = false;                     // leave in floating point
+  std::string pattern;  // a glob over module names: * and ?
+  bool keep = false;    // leave in floating point
   std::optional<std::string> method;
   std::optional<GridSpec> grid;
-  bool scale_type_given = false;         // the grid's word named its scale type
+  bool scale_type_given = false;  // the grid's word named its scale type
 
   /// Parses GLOB=[METHOD@]GRID or GLOB=keep. Error: usage.
   static Result<Rule> parse(std::string_view text);
 };
 
 struct Recipe {
-  std::string method;                     // "" = gptq where there is data
-  std::uint32_t bits = 4;                 // 2, 3, 4 or 8
+  std::string method;      // "" = gptq where there is data
+  std::uint32_t bits = 4;  // 2, 3, 4 or 8
   bool symmetric = true;
   Channel per = Channel::output;
-  std::optional<std::uint32_t> group;     // absent: chosen for every layer; 0: one per run
-  std::optional<ScaleMethod> scale;       // absent: search for methods with feedback, else absmax
-  std::optional<ScaleType> scale_type;    // absent: bf16 for bf16 models, f16 for others
-  double damp_percent = 0.01;             // fraction of the mean diagonal of H
+  std::optional<std::uint32_t> group;   // absent: chosen for every layer; 0: one per run
+  std::optional<ScaleMethod> scale;     // absent: search for methods with feedback, else absmax
+  std::optional<ScaleType> scale_type;  // absent: bf16 for bf16 models, f16 for others
+  double damp_percent = 0.01;           // fraction of the mean diagonal of H
   bool act_order = false;
-  std::vector<Rule> rules;                // later ones win
-  std::vector<std::string> ignore;        // globs; win over rules
-  std::string to;                         // export layout; "" = the default
+  std::vector<Rule> rules;          // later ones win
+  std::vector<std::string> ignore;  // globs; win over rules
+  std::string to;                   // export layout; "" = the default
 
   /// Applies a scheme word: W4A16, W8A16, W3A16, W2A16. Error: usage, listing them.
   Status apply_scheme(std::string_view scheme);
@@ -55,8 +55,8 @@ struct Recipe {
 /// errors with line and column and the nearest known key.
 Status apply_recipe_json(const io::Json& json, const std::string& file, Recipe& recipe);
 
-/// True if `text` matches the glob (`*` any run, `?` any character). Linear in practice and never worse
-/// than |pattern| * |text|.
+/// True if `text` matches the glob (`*` any run, `?` any character). Linear in practice and never
+/// worse than |pattern| * |text|.
 bool matches_glob(std::string_view pattern, std::string_view text);
 
 /// The candidate that is closest to `word` by edits, or "" if none is close.
