@@ -94,6 +94,19 @@ Result<AddedTokens> AddedTokens::read(const io::Json& value, const std::string& 
   return added;
 }
 
+Status AddedTokens::add_unmatched(std::string_view content, std::int64_t id,
+                                  const std::string& file) {
+  QUELL_TRY(vocabulary_.add(content, id, file));
+  AddedToken token;
+  token.content = content;
+  token.id = static_cast<std::int32_t>(id);
+  token.special = true;
+  by_id_.emplace(token.id, tokens_.size());
+  tokens_.push_back(std::move(token));
+  normal_texts_.emplace_back(content);
+  return ok();
+}
+
 const AddedToken* AddedTokens::find(std::int64_t id) const noexcept {
   if (id < 0 || id >= kMaxIds) return nullptr;
   const auto found = by_id_.find(static_cast<std::int32_t>(id));

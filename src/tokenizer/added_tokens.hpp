@@ -39,6 +39,9 @@ class AddedTokens {
   static Result<AddedTokens> read(const io::Json& value, const std::string& file,
                                   const Vocabulary& model, const Normalizer& normalizer);
 
+  /// A special token of the vocabulary that text cannot spell. Errors (parse): ids and texts twice.
+  Status add_unmatched(std::string_view content, std::int64_t id, const std::string& file);
+
   /// Calls take(span, token) for the tokens found and take(span, nullptr) for the text between
   /// them, in order. `normalized`: which of the two kinds to look for.
   template <typename Take>

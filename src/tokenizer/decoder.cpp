@@ -157,6 +157,50 @@ void apply(const ReplaceText& step, Tokens& tokens, MatchScratch& scratch) {
   }
 }
 
+/// Bytes as characters, and U+FFFD for each byte that is in none.
+void append_characters(std::string& text, std::string_view bytes) {
+  for (std::size_t i = 0; i < bytes.size();) {
+    std::size_t length = 1;
+    while (length <= 4 && i + length <= bytes.size() && !is_utf8(bytes.substr(i, length))) ++length;
+    if (length <= 4 && i + length <= bytes.size()) {
+      text += bytes.substr(i, length);
+      i += length;
+    } else {
+      text += "\xEF\xBF\xBD";
+      ++i;
+    }
+  }
+}
+
+void apply(const Decoder::SentencePiece& step, Tokens& tokens, MatchScratch&) {
+  constexpr std::string_view kMark = "\xE2\x96\x81";
+  std::string text, bytes;
+  bool leading = step.drops_first_space, dropped = false;
+  for (const std::string& token : tokens) {
+    const auto byte = step.byte_fallback ? fallback_byte(token) : std::nullopt;
+    if (byte) {
+      bytes.push_back(*byte);
+      continue;
+    }
+    append_characters(text, bytes);
+    bytes.clear();
+    if (dropped || !text.empty()) leading = false;
+    if (token == step.unknown) {
+      text += step.unknown_surface;
+      continue;
+    }
+    std::string piece = token;
+    if (leading && piece.starts_with(kMark)) {
+      piece.erase(0, kMark.size());
+      dropped = !step.drops_all_leading;
+    }
+    replace_literal(piece, kMark, " ");
+    text += piece;
+  }
+  append_characters(text, bytes);
+  tokens.assign(1, std::move(text));
+}
+
 }  // namespace
 
 Status Decoder::add_from(const io::Json& value, const std::string& file) {

@@ -35,8 +35,15 @@ class Decoder {
   struct Suffix {
     std::string suffix;  // of words, becomes a space
   };
-  using Step =
-      std::variant<Bytes, ByteFallback, Fuse, Strip, Metaspace, WordPiece, Suffix, ReplaceText>;
+  /// The whole of decoding for SentencePiece files.
+  struct SentencePiece {
+    std::string unknown, unknown_surface;  // the unknown token and what it reads as
+    bool byte_fallback = false;
+    bool drops_first_space = true;   // one mark at the start of the text
+    bool drops_all_leading = false;  // and those of all pieces until there is text
+  };
+  using Step = std::variant<Bytes, ByteFallback, Fuse, Strip, Metaspace, WordPiece, Suffix,
+                            ReplaceText, SentencePiece>;
 
   /// Reads the member `decoder` of tokenizer.json. null: tokens are joined with spaces. Errors:
   /// parse, unsupported.

@@ -155,6 +155,9 @@ Status Normalizer::apply(std::string& text, bool& from_start, MatchScratch& scra
     }
     Status operator()(MapNmt) const { return map_nmt(text, from_start), ok(); }
     Status operator()(const MapBert& step) const { return map_bert(text, from_start, step), ok(); }
+    Status operator()(const MapSentencePiece& map) const {
+      return map_sentencepiece(map, text), ok();
+    }
     Status operator()(const Charsmap& map) const { return text = map.map_graphemes(text), ok(); }
   };
   for (const Step& step : steps_) {

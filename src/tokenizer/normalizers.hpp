@@ -4,6 +4,7 @@
 // What happens to a text before it is cut: a list of steps, each from text to text. A Sequence of
 // the file is flattened into the list.
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -12,6 +13,7 @@
 #include "quell/core/result.hpp"
 #include "quell/io/json.hpp"
 #include "tokenizer/charsmap.hpp"
+#include "tokenizer/flat_map.hpp"
 #include "tokenizer/split_pattern.hpp"
 #include "tokenizer/unicode.hpp"
 
@@ -36,10 +38,20 @@ struct MapBert {
   bool clean_text = true, isolate_ideographs = true, strip_accents = true, lower_case = true;
 };
 
+/// The normalizer of a SentencePiece file (normalizers_sentencepiece.cpp).
+struct MapSentencePiece {
+  Charsmap charsmap;
+  ByteTrie user_defined;
+  bool prefix = true, suffix = false;  // a space at the start, or at the end
+  bool remove_extra_spaces = true;     // at both ends and after another
+  bool escape_spaces = true;           // U+2581 for a space
+};
+void map_sentencepiece(const MapSentencePiece& map, std::string& text);
+
 class Normalizer {
  public:
   using Step = std::variant<NormalForm, PrependText, ReplaceText, LowerCase, StripSpace, StripMarks,
-                            BytesToLetters, MapNmt, MapBert, Charsmap>;
+                            BytesToLetters, MapNmt, MapBert, Charsmap, MapSentencePiece>;
 
   /// Reads the member `normalizer` of tokenizer.json; null gives no steps. Errors: parse,
   /// unsupported.

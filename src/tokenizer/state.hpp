@@ -66,5 +66,7 @@ struct Tokenizer::State {
 /// Reads tokenizer.json at `path`, with the tokens around a text from tokenizer_config.json beside
 /// it where the file itself says nothing about them.
 Result<Parts> read_tokenizer_json(const std::filesystem::path& path);
+/// Reads tokenizer.model at `path` (SentencePiece).
+Result<Parts> read_sentencepiece(const std::filesystem::path& path);
 
 }  // namespace quell::tokenizer

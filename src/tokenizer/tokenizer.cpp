@@ -73,7 +73,18 @@ Tokenizer::~Tokenizer() = default;
 
 Result<Tokenizer> Tokenizer::read(const std::filesystem::path& folder) {
   auto state = std::make_unique<State>();
-  QUELL_TRY(parts, read_tokenizer_json(folder / "tokenizer.json"));
+  const std::filesystem::path json = folder / "tokenizer.json",
+                              sentencepiece = folder / "tokenizer.model";
+  std::error_code error;
+  const bool has_json = std::filesystem::exists(json, error);
+  if (!has_json && !std::filesystem::exists(sentencepiece, error)) {
+    return Error{ErrorCode::missing,
+                 folder.string() +
+                     ": neither tokenizer.json nor tokenizer.model is there; copy the "
+                     "tokenizer of the model into its folder",
+                 folder.string()};
+  }
+  QUELL_TRY(parts, has_json ? read_tokenizer_json(json) : read_sentencepiece(sentencepiece));
   state->parts = std::move(parts);
   return Tokenizer(std::move(state));
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// tokenizer.json: text to token ids and back, with the same ids as the reference implementation.
-// Byte-level BPE, SentencePiece-style BPE with byte fallback, Unigram.
+// Text to token ids and back, with the same ids as the reference implementations: tokenizer.json
+// (byte-level BPE, SentencePiece-style BPE with byte fallback, Unigram, WordPiece), or
+// tokenizer.model of SentencePiece (BPE, Unigram) in folders that have only that.
 
 #include <cstdint>
 #include <filesystem>
@@ -19,16 +20,19 @@ namespace quell::tokenizer {
 
 class Tokenizer {
  public:
-  /// Reads tokenizer.json of a model folder (and add_bos_token of tokenizer_config.json where the
-  /// post-processor is silent). Errors: missing, parse, unsupported (a component by its name).
+  /// Reads tokenizer.json of a model folder, else its tokenizer.model (and add_bos_token and
+  /// add_eos_token of tokenizer_config.json where the post-processor is silent). Errors: missing,
+  /// parse, resource, unsupported (a component by its name).
   static Result<Tokenizer> read(const std::filesystem::path& folder);
 
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  /// Ids of `text`, which is UTF-8 (malformed bytes become U+FFFD). `add_special`: with what the model
-  /// expects around a text (BOS, EOS). Never fails on text; a failure names an internal limit.
+  /// Ids of `text`, which is UTF-8 (malformed bytes become U+FFFD). `add_special`: with what the
+  /// model expects around a text (BOS, EOS). Safe to call from several threads. Errors: missing (a
+  /// character without an id in a vocabulary that has no unknown token), resource (a pattern of the
+  /// file that backtracks without end, a piece of 2 GiB); never for what a text holds.
   Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special = true) const;
   /// Text of the ids; special tokens give nothing unless asked for.
   std::string decode(std::span<const std::int32_t> ids, bool keep_special = false) const;
