@@ -230,7 +230,7 @@ class Run {
       error.message = "block " + std::to_string(layer) + ": " + error.message;
       return error;
     }
-    done_ += block_work(model_, layer, walk.tokens());
+    done_ += block_work(model_, layer, walk.tokens()) + moment_work(model_, layer, walk.tokens());
     return sites;
   }
 

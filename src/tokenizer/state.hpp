@@ -16,7 +16,7 @@
 #include "tokenizer/decoder.hpp"
 #include "tokenizer/model.hpp"
 #include "tokenizer/normalizers.hpp"
-#include "tokenizer/post_processor.hpp"
+#include "tokenizer/token_template.hpp"
 #include "tokenizer/pre_tokenizers.hpp"
 
 namespace quell::tokenizer {
@@ -54,7 +54,7 @@ struct Parts {
   Normalizer normalizer;
   AddedTokens added;
   PreTokenizer pre_tokenizer;
-  PostProcessor post_processor;
+  TokenTemplate post_processor;
   Decoder decoder;
 };
 

@@ -99,7 +99,7 @@ Result<Parts> read_tokenizer_json(const std::filesystem::path& path) {
   parts.added = std::move(added);
   QUELL_TRY(pre_tokenizer, PreTokenizer::read(member("pre_tokenizer"), file));
   parts.pre_tokenizer = std::move(pre_tokenizer);
-  QUELL_TRY(post_processor, PostProcessor::read(member("post_processor"), file));
+  QUELL_TRY(post_processor, TokenTemplate::read(member("post_processor"), file));
   parts.post_processor = std::move(post_processor);
   QUELL_TRY(decoder, Decoder::read(member("decoder"), file));
   parts.decoder = std::move(decoder);

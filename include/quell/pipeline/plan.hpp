@@ -64,8 +64,10 @@ inline constexpr std::uint64_t kShardLimit = 5'000'000'000;  // bytes, the habit
 Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const CalibrationSize& data,
                        Executor& executor, std::uint64_t shard_limit = kShardLimit);
 
-/// Floating-point operations of one pass of `tokens` through a block, and of quantizing a task.
+/// Floating-point operations of one pass of `tokens` through a block, of the second moments of its
+/// inputs, and of quantizing a task.
 double block_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens);
+double moment_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens);
 double task_work(const Task& task);
 
 }  // namespace quell::pipeline

@@ -14,11 +14,11 @@
 
 namespace quell::tokenizer {
 
-class PostProcessor {
+class TokenTemplate {
  public:
   /// Reads the member `post_processor` of tokenizer.json; null adds nothing. Errors: parse,
   /// unsupported.
-  static Result<PostProcessor> read(const io::Json& value, const std::string& file);
+  static Result<TokenTemplate> read(const io::Json& value, const std::string& file);
 
   /// Puts ids around a text.
   void surround(std::vector<std::int32_t> before, std::vector<std::int32_t> after);

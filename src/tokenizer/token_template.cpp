@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tokenizer/post_processor.hpp"
+#include "tokenizer/token_template.hpp"
 
 #include <algorithm>
 
@@ -31,7 +31,7 @@ Result<std::int32_t> pair_member(const io::Json& value, const std::string& file,
 
 }  // namespace
 
-Status PostProcessor::add_template(const io::Json& value, const std::string& file) {
+Status TokenTemplate::add_template(const io::Json& value, const std::string& file) {
   const io::JsonFields fields(value, file);
   const io::Json* specials = fields.find("special_tokens");
   QUELL_TRY(single, array_member(value, file, "single"));
@@ -69,7 +69,7 @@ Status PostProcessor::add_template(const io::Json& value, const std::string& fil
   return ok();
 }
 
-Status PostProcessor::add_from(const io::Json& value, const std::string& file) {
+Status TokenTemplate::add_from(const io::Json& value, const std::string& file) {
   QUELL_TRY(type, component_type(value, file, "post-processor"));
   if (type == "Sequence") {
     QUELL_TRY(parts, array_member(value, file, "processors"));
@@ -88,24 +88,24 @@ Status PostProcessor::add_from(const io::Json& value, const std::string& file) {
   return ok();
 }
 
-Result<PostProcessor> PostProcessor::read(const io::Json& value, const std::string& file) {
-  PostProcessor post;
+Result<TokenTemplate> TokenTemplate::read(const io::Json& value, const std::string& file) {
+  TokenTemplate post;
   if (!value.is(io::Json::Kind::null)) QUELL_TRY(post.add_from(value, file));
   return post;
 }
 
-void PostProcessor::surround(std::vector<std::int32_t> before, std::vector<std::int32_t> after) {
+void TokenTemplate::surround(std::vector<std::int32_t> before, std::vector<std::int32_t> after) {
   templates_.push_back({{false, std::move(before)}, {true, {}}, {false, std::move(after)}});
 }
 
-bool PostProcessor::adds_ids() const noexcept {
+bool TokenTemplate::adds_ids() const noexcept {
   return std::any_of(templates_.begin(), templates_.end(), [](const Template& parts) {
     return std::any_of(parts.begin(), parts.end(),
                        [](const Part& part) { return !part.ids.empty(); });
   });
 }
 
-std::optional<std::int32_t> PostProcessor::first_id() const noexcept {
+std::optional<std::int32_t> TokenTemplate::first_id() const noexcept {
   // The last template is the outermost one.
   for (std::size_t i = templates_.size(); i-- > 0;) {
     for (const Part& part : templates_[i]) {
@@ -116,7 +116,7 @@ std::optional<std::int32_t> PostProcessor::first_id() const noexcept {
   return std::nullopt;
 }
 
-std::vector<std::int32_t> PostProcessor::all_ids() const {
+std::vector<std::int32_t> TokenTemplate::all_ids() const {
   std::vector<std::int32_t> ids;
   for (const Template& parts : templates_) {
     for (const Part& part : parts) ids.insert(ids.end(), part.ids.begin(), part.ids.end());
@@ -124,7 +124,7 @@ std::vector<std::int32_t> PostProcessor::all_ids() const {
   return ids;
 }
 
-void PostProcessor::apply(std::vector<std::int32_t>& ids, bool add_special) const {
+void TokenTemplate::apply(std::vector<std::int32_t>& ids, bool add_special) const {
   for (const Template& parts : templates_) {
     std::vector<std::int32_t> out;
     for (const Part& part : parts) {
