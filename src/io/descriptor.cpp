@@ -78,14 +78,6 @@ Result<Descriptor> Descriptor::open(int folder, const std::string& path, int fla
   }
 }
 
-Result<std::size_t> Descriptor::read_some(std::span<std::byte> bytes) const {
-  while (true) {
-    const ::ssize_t got = ::read(fd_, bytes.data(), std::min(bytes.size(), kLargestCall));
-    if (got >= 0) return static_cast<std::size_t>(got);
-    if (errno != EINTR) return system_error(name_, "reading", errno);
-  }
-}
-
 Status Descriptor::read_at(std::uint64_t offset, std::span<std::byte> bytes) const {
   while (!bytes.empty()) {
     QUELL_TRY(where, file_offset(offset, name_));
@@ -124,11 +116,6 @@ Status Descriptor::write_at(std::uint64_t offset, std::span<const std::byte> byt
     bytes = bytes.subspan(static_cast<std::size_t>(put));
   }
   return ok();
-}
-
-Status Descriptor::append(std::span<const std::byte> bytes) const {
-  QUELL_TRY(end, size());
-  return write_at(end, bytes);
 }
 
 Status Descriptor::sync() const {

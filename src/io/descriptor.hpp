@@ -47,12 +47,9 @@ class Descriptor {
   int get() const noexcept { return fd_; }
   const std::string& name() const noexcept { return name_; }
 
-  /// Up to bytes.size() bytes from the current position; 0 at the end of the file.
-  Result<std::size_t> read_some(std::span<std::byte> bytes) const;
   /// Exactly bytes.size() bytes from `offset`; a shorter file is an error.
   Status read_at(std::uint64_t offset, std::span<std::byte> bytes) const;
   Status write_at(std::uint64_t offset, std::span<const std::byte> bytes) const;
-  Status append(std::span<const std::byte> bytes) const;
   Status sync() const;       // data and metadata
   Status sync_data() const;  // data and what is needed to find it
   Result<std::uint64_t> size() const;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "io/fault.hpp"
+#include "io/utf8.hpp"
 #include "quell/io/json.hpp"
 #include "quell/io/output.hpp"
 
@@ -35,6 +36,11 @@ Result<ManifestEntry> parse_entry(const Json& item, std::string_view file) {
 }  // namespace
 
 bool is_plain_name(std::string_view name) noexcept {
+  for (std::size_t at = 0; at < name.size();) {
+    const std::size_t length = decode_utf8(name, at).length;
+    if (length == 0) return false;
+    at += length;
+  }
   return !name.empty() && name != "." && name != ".." && name.find('/') == std::string_view::npos &&
          name.find('\0') == std::string_view::npos;
 }

@@ -29,7 +29,8 @@ std::string manifest_text(std::vector<ManifestEntry> entries);
 /// twice, and a stored hash that does not follow from the entries.
 Result<std::vector<ManifestEntry>> parse_manifest(std::string_view text, std::string_view file);
 
-/// True for a name that may be written into a folder: not empty, no separator, no NUL, not . or ..
+/// True for a name that may be written into a folder: not empty, UTF-8, no separator, no
+/// NUL, not . or ..
 bool is_plain_name(std::string_view name) noexcept;
 
 }  // namespace quell::io

@@ -278,6 +278,11 @@ Result<ModulePlan> plan_module(const std::string& name, const Scheme& scheme, bo
     (void)codes;
   } else {
     const TensorInfo& codes = *checkpoint.find(name + ".weight");
+    if (scheme.width != 8) {
+      return tensor_fault(ErrorCode::unsupported, file_of(checkpoint, codes), codes.name,
+                          "holds codes of " + std::to_string(scheme.width) +
+                              " bits in a byte each, which is not read");
+    }
     if (codes.shape.size() != 2 || codes.shape[0] == 0 || codes.shape[1] == 0 ||
         codes.shape[0] > kLargestDimension || codes.shape[1] > kLargestDimension) {
       return tensor_fault(ErrorCode::shape, file_of(checkpoint, codes), codes.name,

@@ -208,6 +208,9 @@ TEST_F(Foreign, RefusesSchemesItDoesNotReadByName) {
   expect_refused(packed("a"),
                  config_of(group("g", R"(["Linear"])", kWeights4), "nvfp4-pack-quantized"),
                  ErrorCode::unsupported, "nvfp4-pack-quantized");
+  expect_refused(int8("a"),
+                 config_of(group("g", R"(["Linear"])", R"({"num_bits":4})"), "int-quantized"),
+                 ErrorCode::unsupported, "codes of 4 bits in a byte each");
   expect_refused(packed("a"), config_of(group("g", R"x(["re:(?!a)"])x", kWeights4)),
                  ErrorCode::unsupported, "(?!a)");
   expect_refused(packed("a"),

@@ -470,8 +470,9 @@ TEST(OutputFolder, RefusesNamesThatWouldLeaveTheFolderOrClash) {
   auto folder = OutputFolder::open(base / "out", *plan, Json::object(), {});
   ASSERT_TRUE(folder.has_value());
   for (const char* const name :
-       {"", ".", "..", "../x", "a/b", "/etc/x", ".quell-lock", ".quell-journal", "quell.manifest",
-        "config.json", "model.safetensors.index.json", "model-00001-of-00003.safetensors"}) {
+       {"", ".", "..", "bad\xff", "../x", "a/b", "/etc/x", ".quell-lock", ".quell-journal",
+        "quell.manifest", "config.json", "model.safetensors.index.json",
+        "model-00001-of-00003.safetensors"}) {
     const auto added = folder->add_file(name, "x");
     ASSERT_FALSE(added.has_value()) << name;
     EXPECT_EQ(added.error().code, ErrorCode::usage) << name;
