@@ -130,8 +130,17 @@ std::uint64_t peak_rss_bytes();
 std::string number_text(double value, int digits = 4);
 
 /// Shows progress on stderr (one line that is rewritten on a terminal, one line per module
-/// elsewhere) and turns SIGINT and SIGTERM into stop_requested(); a second signal ends the process.
+/// elsewhere) and turns SIGINT and SIGTERM into stop_requested() where a run can be continued.
 std::unique_ptr<pipeline::Observer> make_observer(const Limits& limits);
+/// While one exists, the first SIGINT or SIGTERM waits for the module at hand; else it ends the
+/// program.
+class DeferSignals {
+ public:
+  DeferSignals();
+  ~DeferSignals();
+  DeferSignals(const DeferSignals&) = delete;
+  DeferSignals& operator=(const DeferSignals&) = delete;
+};
 /// Ends a rewritten progress line, if one is open, so that other output starts on its own line.
 void close_progress_line();
 

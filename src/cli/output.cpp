@@ -26,12 +26,14 @@ double seconds_since(Clock::time_point begin) {
 }
 
 std::atomic<int> signals_seen{0};
+std::atomic<bool> deferring{false};
 std::atomic<bool> progress_line_open{false};
 
 extern "C" void on_signal(int signal) {
-  // The first asks the run to stop after the module at hand; the second means now. Everything that
-  // is finished is in the journal either way.
-  if (signals_seen.fetch_add(1) > 0) ::_exit(128 + signal);
+  // While a journal is kept, the first signal asks the run to stop after the module at hand, and
+  // what is finished stays. The second means now, and so does any signal where nothing would be
+  // kept.
+  if (!deferring.load() || signals_seen.fetch_add(1) > 0) ::_exit(128 + signal);
 }
 
 class TerminalObserver final : public pipeline::Observer {
@@ -164,6 +166,13 @@ std::uint64_t peak_rss_bytes() {
 
 std::unique_ptr<pipeline::Observer> make_observer(const Limits& limits) {
   return std::make_unique<TerminalObserver>(limits);
+}
+
+DeferSignals::DeferSignals() {
+  deferring = true;
+}
+DeferSignals::~DeferSignals() {
+  deferring = false;
 }
 
 void close_progress_line() {

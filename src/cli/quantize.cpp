@@ -307,6 +307,7 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
       arguments.nonfinite == "zero" ? pipeline::Nonfinite::zero : pipeline::Nonfinite::error;
   options.corpus = corpus ? &*corpus : nullptr;
   options.statistics = statistics ? &*statistics : nullptr;
+  const DeferSignals defer;
   QUELL_TRY(outcome, pipeline::quantize(model, recipe, plan, options, executor, observer));
   result.outcome = std::move(outcome);
   result.notes = plan.notes;

@@ -98,7 +98,8 @@ class Run {
     output_ = &output;
     QUELL_TRY(copy_unchanged());
     for (const Task& task : plan_.tasks) tasks_[task.layer].push_back(&task);
-    if (needs_walk()) {
+    walking_ = needs_walk();
+    if (walking_) {
       QUELL_TRY(walk_blocks(limit));
     } else {
       for (const Task& task : plan_.tasks) {
@@ -313,7 +314,7 @@ class Run {
     }
     QUELL_TRY(tensor, plan_.layout->decode(module, bytes));
     outcomes_.push_back(outcome_from_json(output_->find_finished(task.linear->name)->record));
-    quantized_.insert_or_assign(task.linear->name, std::move(tensor));
+    if (walking_) quantized_.insert_or_assign(task.linear->name, std::move(tensor));
     done_ += task_work(task);
     replayed_ += task_work(task);
     return ok();
@@ -373,9 +374,7 @@ class Run {
     outcome.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     QUELL_TRY(output_->finish_module(task.linear->name, names, outcome.to_json()));
     outcomes_.push_back(std::move(outcome));
-    if (options_.corpus != nullptr) {
-      quantized_.insert_or_assign(task.linear->name, std::move(solved->tensor));
-    }
+    if (walking_) quantized_.insert_or_assign(task.linear->name, std::move(solved->tensor));
     done_ += task_work(task);
     report(task.linear->name, 0);
     return ok();
@@ -441,6 +440,7 @@ class Run {
   Observer& observer_;
   io::OutputFolder* output_ = nullptr;
   std::map<std::uint32_t, std::vector<const Task*>> tasks_;
+  bool walking_ = false;                              // the forward pass needs the codes of a block
   std::map<std::string, QuantizedTensor> quantized_;  // of the block at hand
   std::set<std::string> made_;
   std::vector<ModuleOutcome> outcomes_;
