@@ -72,11 +72,14 @@ INSTANTIATE_TEST_SUITE_P(Models, SharedModel,
 TEST(DemonstrationModel, FeedbackHasAtMostSixTenthsOfTheDivergenceOfRounding) {
   const TemporaryFolder folder;
   const std::string examples = std::string(QUELL_SOURCE_DIR) + "/examples/";
+  const std::string model = examples + "models/books7m";
   const auto kl = [&](const std::string& method) {
     const std::string output = (folder / method).string();
-    const io::Json result = quell_json(
-        {"run", "-o", output, "--method", method, "--group-size", "32", "--samples", "64"});
-    return result.find("eval")->find("against")->find("kl_mean")->as_number();
+    quell_json({"quantize", model, "-o", output, "--method", method, "--group-size", "32",
+                "--samples", "32", "--calib", examples + "text/calibration.txt"});
+    const io::Json result = quell_json({"eval", output, "--against", model, "--text",
+                                        examples + "text/evaluation.txt", "--max-tokens", "8192"});
+    return result.find("against")->find("kl_mean")->as_number();
   };
   EXPECT_LE(kl("gptq"), 0.6 * kl("rtn"));
 }
