@@ -19,6 +19,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -94,31 +95,49 @@ double spin() {
   return 0;
 }
 
-/// Operations per second of all threads together, over about 10 ms.
-double multiply_limit(Executor& executor) {
+/// Seconds by the wall and by the processors (all threads together).
+struct Stopwatch {
+  Clock::time_point begin = Clock::now();
+  std::clock_t processors = std::clock();
+
+  double seconds() const { return seconds_since(begin); }
+  double processor_seconds() const {
+    return static_cast<double>(std::clock() - processors) / CLOCKS_PER_SEC;
+  }
+};
+
+/// Operations per second, over about 10 ms.
+struct Limit {
+  double wall = 0;           // of all threads together
+  double per_processor = 0;  // of one processor, by its own time
+};
+Limit multiply_limit(Executor& executor) {
   std::vector<double> done(executor.width());
-  const auto begin = Clock::now();
+  const Stopwatch watch;
   executor.run(executor.width(), 1, [&](std::size_t first, std::size_t last, unsigned) {
     for (std::size_t i = first; i < last; ++i) done[i] = spin();
   });
-  return std::accumulate(done.begin(), done.end(), 0.0) / seconds_since(begin);
+  const double all = std::accumulate(done.begin(), done.end(), 0.0);
+  return {all / watch.seconds(), all / watch.processor_seconds()};
 }
 
 /// Times `solve` once per iteration between two measurements of the limit, after `prepare`.
 template <typename Prepare, typename Solve>
 void time_against_limit(benchmark::State& state, Executor& executor, double flops, Prepare prepare,
                         Solve solve) {
-  std::vector<double> shares, rates;
+  std::vector<double> rates, shares, processor_shares;
   for (auto _ : state) {
     prepare();
-    double limit = multiply_limit(executor);
-    const auto begin = Clock::now();
+    const Limit before = multiply_limit(executor);
+    const Stopwatch watch;
     solve();
-    const double seconds = seconds_since(begin);
-    limit = std::max(limit, multiply_limit(executor));
+    const double seconds = watch.seconds(), processor_seconds = watch.processor_seconds();
+    const Limit after = multiply_limit(executor);
     state.SetIterationTime(seconds);
     rates.push_back(flops / seconds);
-    shares.push_back(limit > 0 ? flops / seconds / limit : 0);
+    shares.push_back(flops / seconds / std::max(before.wall, after.wall));
+    processor_shares.push_back(flops / processor_seconds /
+                               std::max(before.per_processor, after.per_processor));
   }
   const auto median = [](std::vector<double>& v) {
     std::sort(v.begin(), v.end());
@@ -126,6 +145,7 @@ void time_against_limit(benchmark::State& state, Executor& executor, double flop
   };
   state.counters["GFLOP/s"] = median(rates) / 1e9;
   state.counters["share"] = median(shares);
+  state.counters["cpu_share"] = median(processor_shares);
 }
 
 void fail(const quell::Error& error) {
