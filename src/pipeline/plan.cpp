@@ -240,6 +240,13 @@ class Planner {
       const std::string reason = plan_.layout->refuse(task.module());
       if (!reason.empty()) refusals.push_back(task.linear->name + ": " + reason);
     }
+    const bool conv1d = std::any_of(plan_.tasks.begin(), plan_.tasks.end(),
+                                    [](const Task& task) { return task.linear->transposed; });
+    if (refusals.empty() && conv1d && plan_.layout->name != "quell") {
+      plan_.notes.push_back(
+          "this architecture keeps its matrices transposed (Conv1D), which other readers of " +
+          std::string(plan_.layout->name) + " may not look for; quell reads the result back");
+    }
     if (refusals.empty()) return ok();
     if (!recipe_.to.empty()) {
       problems_.insert(problems_.end(), refusals.begin(), refusals.end());
