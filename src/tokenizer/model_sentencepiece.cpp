@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 #include <span>
 
 #include "tokenizer/unicode.hpp"
@@ -12,6 +11,10 @@ namespace quell::tokenizer {
 namespace {
 
 constexpr float kUnknownPenalty = 10.0f;
+
+// A sum in single precision loses the differences between pieces as it grows, so the reference
+// counts from zero again when one falls below this; found by comparing ids on texts of a megabyte.
+constexpr float kRestartBelow = -100'000.0f;
 
 std::uint64_t adjacency(char32_t before, char32_t after) noexcept {
   return static_cast<std::uint64_t>(before) << 32 | after;
@@ -137,22 +140,30 @@ Status SentencePieceModel::encode(std::string_view piece, ModelScratch& scratch,
 /// Cuts the text where no piece reaches across (model_bpe.hpp has the argument) and merges each
 /// part.
 void SentencePieceModel::encode_bpe(std::string_view text, std::vector<std::int32_t>& found) const {
+  MergeSpace space;
   std::size_t start = 0;
   char32_t before = 0;
   for (std::size_t i = 0; i < text.size();) {
     const Character c = character_at(text, i);
     if (i > start && adjacent_.find(adjacency(before, c.code)) == FlatMap::kAbsent) {
-      merge(text.substr(start, i - start), found);
+      merge(text.substr(start, i - start), space, found);
       start = i;
     }
     before = c.code;
     i += c.bytes;
   }
-  if (start < text.size()) merge(text.substr(start), found);
+  if (start < text.size()) merge(text.substr(start), space, found);
 }
 
-void SentencePieceModel::merge(std::string_view text, std::vector<std::int32_t>& found) const {
-  std::vector<Symbol> symbols;
+void SentencePieceModel::merge(std::string_view text, MergeSpace& space,
+                               std::vector<std::int32_t>& found) const {
+  auto& symbols = space.symbols;
+  auto& heap = space.heap;
+  auto& left_bytes = space.left_bytes;
+  auto& parts = space.parts;
+  symbols.clear();
+  heap.clear();
+  left_bytes.clear();
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t whole = user_defined_at(text, at);
     const std::size_t bytes = whole > 0 ? whole : character_at(text, at).bytes;
@@ -169,9 +180,6 @@ void SentencePieceModel::merge(std::string_view text, std::vector<std::int32_t>&
   const auto later = [](const Pair& a, const Pair& b) {
     return a.score < b.score || (a.score == b.score && a.left > b.left);
   };
-  std::vector<Pair> heap;
-  // What an unused piece was merged from, to take it apart again at the end.
-  std::map<std::string_view, std::int32_t> left_bytes;
   const auto wait = [&](std::int32_t left, std::int32_t right) {
     if (left < 0 || right < 0 || at(left).frozen || at(right).frozen) return;
     const std::int32_t bytes = at(left).bytes + at(right).bytes;
@@ -198,8 +206,6 @@ void SentencePieceModel::merge(std::string_view text, std::vector<std::int32_t>&
     wait(left.previous, top.left);
     wait(top.left, left.next);
   }
-  // Parts still to be written, the next one last.
-  std::vector<std::pair<std::int32_t, std::int32_t>> parts;
   for (std::int32_t i = 0; i >= 0 && !symbols.empty(); i = at(i).next) {
     parts.emplace_back(at(i).begin, at(i).bytes);
     while (!parts.empty()) {
@@ -234,6 +240,15 @@ void SentencePieceModel::encode_unigram(std::string_view text, ModelScratch& scr
   };
   for (std::size_t from = 0; from < text.size();) {
     const std::size_t bytes = character_at(text, from).bytes;
+    if (arrivals[from].score < static_cast<double>(kRestartBelow)) {
+      const auto base = static_cast<float>(arrivals[from].score);
+      // No path has gone further than one piece ahead.
+      const std::size_t end = std::min(text.size(), from + vocabulary_.longest());
+      for (std::size_t i = from; i <= end; ++i) {
+        if (i > 0 && arrivals[i].from < 0) continue;
+        arrivals[i].score = static_cast<double>(static_cast<float>(arrivals[i].score) - base);
+      }
+    }
     const auto so_far = static_cast<float>(arrivals[from].score);
     bool has_character = false;
     std::uint32_t node = ByteTrie::kRoot;

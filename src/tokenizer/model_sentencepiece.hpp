@@ -5,6 +5,10 @@
 // asks for the score of the merged text instead of a rank of two tokens, and Unigram adds in single
 // precision, which shows on long lines, so it is kept.
 
+#include <map>
+#include <utility>
+#include <vector>
+
 #include "tokenizer/flat_map.hpp"
 #include "tokenizer/model.hpp"
 #include "tokenizer/sentencepiece_file.hpp"
@@ -33,8 +37,17 @@ class SentencePieceModel final : public Model {
     std::int32_t left = 0, right = 0, bytes = 0;
   };
 
+  struct MergeSpace {
+    std::vector<Symbol> symbols;
+    std::vector<Pair> heap;
+    // What an unused piece was merged from (bytes of its left part), to take it apart at the end.
+    std::map<std::string_view, std::int32_t> left_bytes;
+    // Parts still to be written (begin, bytes), the next one last.
+    std::vector<std::pair<std::int32_t, std::int32_t>> parts;
+  };
+
   void encode_bpe(std::string_view text, std::vector<std::int32_t>& found) const;
-  void merge(std::string_view text, std::vector<std::int32_t>& found) const;
+  void merge(std::string_view text, MergeSpace& space, std::vector<std::int32_t>& found) const;
   void encode_unigram(std::string_view text, ModelScratch& scratch,
                       std::vector<std::int32_t>& found) const;
   std::size_t user_defined_at(std::string_view text, std::size_t at) const noexcept;

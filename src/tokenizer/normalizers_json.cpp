@@ -66,7 +66,6 @@ Status Normalizer::add_from(const io::Json& value, const std::string& file) {
     QUELL_TRY(map, Charsmap::read_base64(text.value_or(std::string()), file));
     if (!map.is_empty()) add(std::move(map));
   } else if (type == "BertNormalizer") {
-    MapBert bert;
     QUELL_TRY(clean, boolean_member(value, file, "clean_text"));
     QUELL_TRY(ideographs, boolean_member(value, file, "handle_chinese_chars"));
     QUELL_TRY(lower, boolean_member(value, file, "lowercase"));

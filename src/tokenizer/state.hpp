@@ -16,8 +16,8 @@
 #include "tokenizer/decoder.hpp"
 #include "tokenizer/model.hpp"
 #include "tokenizer/normalizers.hpp"
-#include "tokenizer/token_template.hpp"
 #include "tokenizer/pre_tokenizers.hpp"
+#include "tokenizer/token_template.hpp"
 
 namespace quell::tokenizer {
 

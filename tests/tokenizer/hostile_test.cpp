@@ -142,7 +142,7 @@ TEST(HostileFile, FlippedBytesNeverCrash) {
   std::uint32_t state = 7;
   const auto next = [&] { return state = state * 1664525u + 1013904223u, state >> 8; };
   int read = 0;
-  for (int round = 0; round < 3000; ++round) {
+  for (int round = 0; round < 1000; ++round) {
     std::string json = good;
     const int changes = 1 + static_cast<int>(next() % 3);
     for (int k = 0; k < changes; ++k) {
@@ -161,7 +161,7 @@ TEST(HostileFile, FlippedBytesNeverCrash) {
     for (const std::int32_t id : *ids) EXPECT_LT(static_cast<std::uint32_t>(id), tokenizer->size());
     (void)tokenizer->decode(*ids, true);
   }
-  EXPECT_GT(read, 100);
+  EXPECT_GT(read, 50);
 }
 
 constexpr std::string_view kByteLevel =
