@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <numeric>
@@ -44,10 +45,14 @@ std::size_t first_nonfinite(MatrixView<const float> matrix, Executor& executor) 
   executor.run(matrix.rows(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
     for (std::size_t r = begin; r < end; ++r) {
       const auto row = matrix.row(r);
-      // x - x is 0 for finite x and NaN otherwise: one sum tells whether to look closer.
-      float sum = 0;
-      for (const float x : row) sum += x - x;
-      if (sum == 0) continue;
+      // The exponent bits of what is not finite are all ones, so the largest pattern tells; unlike
+      // a sum, a maximum of integers runs on all lanes.
+      std::uint32_t largest = 0;
+      for (const float x : row) {
+        const std::uint32_t pattern = std::bit_cast<std::uint32_t>(x) & 0x7FFF'FFFFU;
+        largest = pattern > largest ? pattern : largest;
+      }
+      if (largest < 0x7F80'0000U) continue;
       const auto bad =
           std::find_if(row.begin(), row.end(), [](float x) { return !std::isfinite(x); });
       lower(found, r * matrix.cols() + static_cast<std::size_t>(bad - row.begin()));
@@ -243,10 +248,12 @@ Result<double> MomentLoss::zero_loss(MatrixView<const float> weight,
   context.executor().run(rows, 16, [&](std::size_t begin, std::size_t end, unsigned) {
     for (std::size_t r = begin; r < end; ++r) {
       const float* row = weight.row(r).data();
+      double sums[4] = {};  // four chains of additions
       for (std::size_t k = 0; k < inputs; ++k) {
         const double w = static_cast<double>(row[k]);
-        alone[r] += diagonal[k] * (w * w);
+        sums[k % 4] += diagonal[k] * (w * w);
       }
+      alone[r] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     }
   });
   double all = 0, part = 0;

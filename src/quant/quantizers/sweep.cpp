@@ -43,12 +43,15 @@ struct PanelSweep::Panel {
   linalg::Context& context;
   MatrixView<float> x;  // [rows, n]
 
-  /// Scales of one strip of rows for the group of a channel; remembers the last, since neighbouring
-  /// channels mostly share theirs.
-  struct LaneParameters {
+  /// What the lanes of a strip carry through a range: scales for the group of a channel, remembered
+  /// since neighbouring channels mostly share theirs, and the losses.
+  struct LaneState {
     std::size_t group = static_cast<std::size_t>(-1);
     float scales[kLanes];
     std::uint8_t zeros[kLanes];
+    // Of this range: up to a block of terms in float32, ranges in double. What leaves float32 at
+    // either end shows as infinity or zero, and such rows are judged by H itself.
+    float loss[kLanes] = {}, ridge[kLanes] = {};
   };
 
   std::size_t strips() const { return (rows + kLanes - 1) / kLanes; }
@@ -66,7 +69,7 @@ struct PanelSweep::Panel {
   std::size_t rows_of(std::size_t strip) const { return std::min(kLanes, rows - strip * kLanes); }
   float* tile(unsigned slot) const { return buffers.tiles_.data() + slot * buffers.tile_size_; }
 
-  void load_parameters(std::size_t strip, std::size_t channel, LaneParameters& lanes) const {
+  void load_parameters(std::size_t strip, std::size_t channel, LaneState& lanes) const {
     const std::size_t group = per_output() ? channel / s.layout.length : channel;
     if (group == lanes.group) return;
     lanes.group = group;
@@ -199,7 +202,7 @@ struct PanelSweep::Panel {
   }
 
   /// Rounds the finished targets of index i of a strip; leaves the errors in their place.
-  void round_target(std::size_t strip, std::size_t position, std::size_t i, LaneParameters& lanes) {
+  void round_target(std::size_t strip, std::size_t position, std::size_t i, LaneState& lanes) {
     const std::size_t channel = s.order[position];
     float* target = targets(strip) + i * kLanes;
     const float* weight = weights(strip) + i * kLanes;
@@ -208,15 +211,13 @@ struct PanelSweep::Panel {
     float value[kLanes];
     round_strip(s.grid, target, 1, lanes.scales, lanes.zeros, code, value);
     const float root = diagonal(position);
-    const double extra = static_cast<double>(s.added[position]);
-    double* loss = damped.data() + strip * kLanes;
-    double* part = ridge.data() + strip * kLanes;
+    const float extra = s.added[position];
     for (std::size_t r = 0; r < kLanes; ++r) {
-      const double miss = static_cast<double>(root * (target[r] - value[r]));
+      const float miss = root * (target[r] - value[r]);
       const float error = weight[r] - value[r];
       target[r] = error;
-      loss[r] += miss * miss;
-      part[r] += extra * (static_cast<double>(error) * static_cast<double>(error));
+      lanes.loss[r] += miss * miss;
+      lanes.ridge[r] += extra * (error * error);
     }
     store_codes(strip, channel, code);
   }
@@ -224,6 +225,13 @@ struct PanelSweep::Panel {
   void store_codes(std::size_t strip, std::size_t channel, const std::uint8_t* code) {
     std::uint8_t* to = codes.row(strip * kLanes).data() + channel;
     for (std::size_t r = 0; r < rows_of(strip); ++r) to[r * codes.stride()] = code[r];
+  }
+
+  void add_losses(std::size_t strip, const LaneState& lanes) {
+    for (std::size_t r = 0; r < kLanes; ++r) {
+      damped[strip * kLanes + r] += static_cast<double>(lanes.loss[r]);
+      ridge[strip * kLanes + r] += static_cast<double>(lanes.ridge[r]);
+    }
   }
 
   /// Feedback of indices [from, to) of the range into the targets of index i.
@@ -263,8 +271,9 @@ struct PanelSweep::Panel {
       if (s.fit) fit_column(s.order[p], i);
       executor.run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
         for (std::size_t strip = begin; strip < end; ++strip) {
-          LaneParameters lanes;
+          LaneState lanes;
           round_target(strip, p, i, lanes);
+          add_losses(strip, lanes);
         }
       });
     }
@@ -276,7 +285,7 @@ struct PanelSweep::Panel {
   /// A leaf of one strip, groups along rows.
   void leaf_strip(std::size_t strip, std::size_t lo, std::size_t hi, unsigned slot) {
     load_range(strip, lo, hi);
-    LaneParameters lanes;
+    LaneState lanes;
     std::size_t start = 0;  // of the group at hand
     for (std::size_t i = 0; i < hi - lo; ++i) {
       const std::size_t p = hi - 1 - i;
@@ -285,6 +294,7 @@ struct PanelSweep::Panel {
       add_feedback(targets(strip), i, start, i);
       round_target(strip, p, i, lanes);
     }
+    add_losses(strip, lanes);
     store_errors(strip, lo, hi);
   }
 
@@ -347,7 +357,7 @@ struct PanelSweep::Panel {
 
   void round_dead() {
     for (std::size_t strip = 0; strip < strips(); ++strip) {
-      LaneParameters lanes;
+      LaneState lanes;
       for (const std::uint32_t channel : s.dead) {
         float weight[kLanes];
         std::uint8_t code[kLanes];
