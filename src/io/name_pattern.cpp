@@ -286,24 +286,24 @@ Result<NamePattern> NamePattern::compile(std::string_view pattern) {
 bool NamePattern::matches_start(std::string_view name) const {
   // Steps that wait for a character, each at most once: `seen` holds the round in which it was
   // added.
-  std::vector<std::size_t> waiting, next, todo;
+  std::vector<std::size_t> waiting, next, pending;
   std::vector<std::size_t> seen(program_.size(), 0);
   std::size_t round = 0;
   // Follows all steps that need no character. True if the pattern is satisfied.
   const auto follow = [&](std::size_t start, std::size_t position, std::vector<std::size_t>& out) {
-    todo.push_back(start);
-    while (!todo.empty()) {
-      const std::size_t at = todo.back();
-      todo.pop_back();
+    pending.push_back(start);
+    while (!pending.empty()) {
+      const std::size_t at = pending.back();
+      pending.pop_back();
       if (seen[at] == round) continue;
       seen[at] = round;
       const Step& step = program_[at];
       const auto go = [&](std::int32_t by) {
-        todo.push_back(static_cast<std::size_t>(static_cast<std::int64_t>(at) + by));
+        pending.push_back(static_cast<std::size_t>(static_cast<std::int64_t>(at) + by));
       };
       switch (step.kind) {
         case Step::Kind::match:
-          todo.clear();
+          pending.clear();
           return true;
         case Step::Kind::set:
           out.push_back(at);
