@@ -3,7 +3,7 @@
 // The driver of gemm_dense: cuts C in blocks, packs what is not packed, hands blocks to the host's
 // threads, and deals with ragged edges and the triangle so that entries see only whole panels.
 //
-//   for each span of K whose packed operands fit 64 MB         (a whole layer's K as a rule)
+//   for each span of K whose packed operands fit 128 MB        (a whole layer's K as a rule)
 //     pack A, and B if it has several rows of blocks to serve  (parallel, into the shared scratch)
 //     for each block of C, some 513 x 144                      (parallel, dynamic)
 //       for each depth_block of K                              A block and partial C stay in L2
@@ -17,7 +17,8 @@
 // part of B.
 //
 // None of these numbers shows in the result: an accumulator is stored between blocks of K and
-// loaded again unchanged.
+// loaded again unchanged. A double C takes the finished tiles while they are in L1, so there is no
+// float32 C at all; its K is one span.
 
 #include "quell/kernels/gemm.hpp"
 
@@ -27,7 +28,6 @@
 
 #include "kernels/cpu/gemm_dense/contract.hpp"
 #include "kernels/dispatch.hpp"
-#include "kernels/pages.hpp"
 
 namespace quell::kernels {
 
@@ -49,8 +49,9 @@ constexpr std::size_t kBlockCols = 144;
 // A product of one depth_block holds no partial C, so its blocks may be wider: rows of 1 KB.
 constexpr std::size_t kShallowBlockCols = 288;
 // Packed operands at a time: K is cut so that tall ones (a symmetric product of 14336 columns) do
-// not need a copy of themselves.
-constexpr std::size_t kPackedBytes = std::size_t{64} << 20;
+// not need a copy of themselves. A second span loads and stores C once more: 2048 x 4096 x 4096
+// symmetric is 64 MB and a little, and lost a tenth when it was cut.
+constexpr std::size_t kPackedBytes = std::size_t{128} << 20;
 // Below this many multiplications handing out work costs more than it saves (about 10 us).
 constexpr std::size_t kSerialWork = std::size_t{1} << 18;
 // Packing a transposed operand visits a page for every k: 64 of them, then the next tiles of the
@@ -76,18 +77,23 @@ struct Job {
   DenseOperand b;
   const float* packed_b;  // [panel][packed_depth][panel_cols], or null: tasks pack b
   MatrixView<float> c;
+  MatrixView<double> sum;  // instead of c, if not empty: the product is added to it
   std::size_t m, n, k;
   bool load, negate, lower;
 
   // Set by choose_blocks.
-  std::size_t tile = 0;                        // rows of a tile
-  std::size_t block_rows = 0, block_cols = 0;  // multiples of a tile and a panel
-  std::size_t span = 0;                        // K packed at a time
-  std::size_t depth_block = 0;                 // K multiplied at a time
-  bool share_b = false;                        // B is packed into the shared scratch
+  std::size_t tile = 0;         // rows of a tile
+  std::size_t block_rows = 0;   // a multiple of a tile
+  std::size_t col_blocks = 0;   // C is cut into so many, of whole panels and as equal as can be
+  std::size_t span = 0;         // K packed at a time
+  std::size_t depth_block = 0;  // K multiplied at a time
+  bool share_b = false;         // B is packed into the shared scratch
 
   std::size_t panel() const { return entry->panel_cols; }
   std::size_t panels() const { return ceil_div(n, panel()); }
+  /// The first panel of a block of columns.
+  std::size_t first_panel(std::size_t block) const { return block * panels() / col_blocks; }
+  std::size_t widest_block() const { return ceil_div(panels(), col_blocks) * panel(); }
   bool holds_partial() const { return depth_block < span; }
   std::size_t packed_depth() const { return share_b ? span : k; }
 };
@@ -100,26 +106,32 @@ void choose_blocks(Job& job, unsigned width) {
   const std::size_t tile = job.tile;
   const std::size_t row_blocks = ceil_div(job.m, kBlockRows);
   job.block_rows = ceil_div(ceil_div(job.m, row_blocks), tile) * tile;
-  job.block_cols = job.k > job.entry->depth_block ? kBlockCols : kShallowBlockCols;
+  const std::size_t panels = job.panels();
+  const std::size_t cols = job.k > job.entry->depth_block ? kBlockCols : kShallowBlockCols;
+  job.col_blocks = ceil_div(panels, std::max(cols / panel, std::size_t{1}));
   // Four tasks a thread even out unequal blocks and unequal cores.
   const std::size_t wanted = 4 * static_cast<std::size_t>(width);
   const auto tasks = [&] {
-    const std::size_t all = ceil_div(job.m, job.block_rows) * ceil_div(job.n, job.block_cols);
+    const std::size_t all = ceil_div(job.m, job.block_rows) * job.col_blocks;
     return job.lower ? all / 2 : all;
   };
-  job.block_cols = std::max(job.block_cols / panel, std::size_t{1}) * panel;
-  while (width > 1 && tasks() < wanted && job.block_cols > panel) {
-    job.block_cols = job.block_cols / panel / 2 * panel;
+  while (width > 1 && tasks() < wanted && job.col_blocks < panels) {
+    job.col_blocks = std::min(2 * job.col_blocks, panels);
   }
   while (width > 1 && tasks() < wanted && job.block_rows >= 8 * tile) {
     job.block_rows = ceil_div(job.block_rows / 2, tile) * tile;
+  }
+  // The same number for every thread: 29 tasks would leave one of two idle for half a task, 1.7 %.
+  if (tasks() < 4 * wanted) {
+    job.col_blocks = std::min(ceil_div(job.col_blocks, width) * width, panels);
   }
   job.share_b = job.packed_b == nullptr && job.block_rows < job.m;
 
   const std::size_t depth = job.entry->depth_block;
   const std::size_t rows = job.m + (job.share_b ? job.panels() * panel : 0);
-  job.span = std::max(kPackedBytes / sizeof(float) / rows / depth * depth, 2 * depth);
-  job.span = std::min(job.span, job.k);
+  const std::size_t fits = std::max(kPackedBytes / sizeof(float) / rows / depth * depth, 2 * depth);
+  const std::size_t spans = job.sum.empty() ? ceil_div(job.k, fits) : 1;
+  job.span = std::min(ceil_div(ceil_div(job.k, spans), depth) * depth, job.k);
   // With one tile of rows and packed weights nothing is used twice: a panel streams from end to
   // end.
   const bool streams = job.packed_b != nullptr && job.m == tile;
@@ -152,6 +164,28 @@ std::size_t columns_of(const Job& job, std::size_t row, std::size_t col) {
   return end > col ? std::min(end - col, job.panel()) : 0;
 }
 
+/// sum += the tile at (row, col).
+void add_tile(const Job& job, const float* tile, std::size_t rows, std::size_t row,
+              std::size_t col) {
+  for (std::size_t r = 0; r < rows; ++r) {
+    const std::size_t count = columns_of(job, row + r, col);
+    if (count == 0) continue;
+    double* to = job.sum.data() + (row + r) * job.sum.stride() + col;
+    const float* from = tile + r * job.panel();
+    for (std::size_t i = 0; i < count; ++i) to[i] += static_cast<double>(from[i]);
+  }
+}
+
+/// Asks for the tile of `sum` that will be added to.
+void fetch_tile(const Job& job, std::size_t rows, std::size_t row, std::size_t col) {
+  constexpr std::size_t kLine = 64 / sizeof(double);
+  for (std::size_t r = 0; r < rows; ++r) {
+    const std::size_t count = columns_of(job, row + r, col);
+    const double* line = job.sum.data() + (row + r) * job.sum.stride() + col;
+    for (std::size_t i = 0; i < count; i += kLine) __builtin_prefetch(line + i, 1);
+  }
+}
+
 /// The tile of C at (row, col). Where C does not have it whole, products go through a copy, so that
 /// nothing outside is touched. `held` is the tile's place among the partial results; products start
 /// in C (or at zero) and end in C where it is null.
@@ -159,8 +193,9 @@ void multiply_tile(const Job& job, family::TileProduct& product, std::size_t row
                    bool load, float* held_from, float* held_to) {
   const std::size_t width = job.panel(), stride = job.c.stride();
   const std::size_t rows = product.rows;
-  float* const c = job.c.data() + row * stride + col;
-  const bool whole = columns_of(job, row, col) == width;
+  const bool into_sum = !job.sum.empty();
+  float* const c = into_sum ? nullptr : job.c.data() + row * stride + col;
+  const bool whole = !into_sum && columns_of(job, row, col) == width;
   product.from = held_from;
   product.from_stride = product.to_stride = width;
   product.to = held_to;
@@ -179,6 +214,12 @@ void multiply_tile(const Job& job, family::TileProduct& product, std::size_t row
   if (held_to == nullptr) {
     product.to = whole ? c : copy;
     product.to_stride = whole ? stride : width;
+  }
+  if (into_sum && held_to == nullptr) {
+    fetch_tile(job, rows, row, col);
+    job.entry->multiply(product);
+    add_tile(job, copy, rows, row, col);
+    return;
   }
   job.entry->multiply(product);
   if (held_to == nullptr && !whole) {
@@ -203,21 +244,20 @@ class BlockProduct {
   /// Floats of scratch: the packed panels of a block, and its partial C.
   static std::size_t panel_floats(const Job& job) {
     if (job.packed_b != nullptr || job.share_b) return 0;
-    return job.block_cols * std::min(job.depth_block, job.span);
+    return job.widest_block() * std::min(job.depth_block, job.span);
   }
   static std::size_t floats(const Job& job) {
-    return panel_floats(job) + (job.holds_partial() ? job.block_rows * job.block_cols : 0);
+    return panel_floats(job) + (job.holds_partial() ? job.block_rows * job.widest_block() : 0);
   }
 
-  void run(std::size_t block_row, std::size_t block_col) {
+  void run(std::size_t block_row, std::size_t col_block) {
     const std::size_t panel = job_.panel(), tile = job_.tile;
-    block_row_ = block_row;
-    block_col_ = block_col;
     const std::size_t row_end = std::min(job_.m, block_row + job_.block_rows);
-    const std::size_t col_end = std::min(job_.n, block_col + job_.block_cols);
+    block_row_ = block_row;
     tiles_ = ceil_div(row_end - block_row, tile);
-    panels_ = ceil_div(col_end - block_col, panel);
-    first_panel_ = block_col / panel;
+    first_panel_ = job_.first_panel(col_block);
+    panels_ = job_.first_panel(col_block + 1) - first_panel_;
+    block_col_ = first_panel_ * panel;
     panel_step_ = ceil_div(panel * sizeof(float), tiles_);
     for (k_ = 0; k_ < span_; k_ += job_.depth_block) {
       depth_ = std::min(job_.depth_block, span_ - k_);
@@ -327,6 +367,7 @@ void for_each(Context& context, bool serial, std::size_t n, std::size_t grain, F
 Status run(Job& job, Context& context) {
   if (job.m == 0 || job.n == 0) return ok();
   if (job.k == 0) {
+    if (!job.sum.empty()) return ok();
     for (std::size_t r = 0; !job.load && r < job.m; ++r) {
       std::fill_n(job.c.data() + r * job.c.stride(), job.lower ? r + 1 : job.n, 0.0f);
     }
@@ -371,19 +412,19 @@ Status run(Job& job, Context& context) {
     if (job.share_b) for_each(context, serial, job.panels(), grain(job.b, panel), pack_b);
 
     const std::size_t block_rows = ceil_div(job.m, job.block_rows);
-    const std::size_t block_cols = ceil_div(job.n, job.block_cols);
     // Rows from the last block up: in a triangle those are the long ones, and long work first
     // leaves short work for the end.
-    for_each(context, serial, block_rows * block_cols, 1,
+    for_each(context, serial, block_rows * job.col_blocks, 1,
              [&](std::size_t begin, std::size_t end, unsigned slot) {
                BlockProduct product(job, direct ? job.a.matrix.data() + k0 : packed_a,
                                     job.share_b ? shared_b : job.packed_b, k0, span,
                                     reinterpret_cast<float*>(context.slot(slot).data()));
                for (std::size_t task = begin; task < end; ++task) {
-                 const std::size_t row = (block_rows - 1 - task / block_cols) * job.block_rows;
-                 const std::size_t col = task % block_cols * job.block_cols;
+                 const std::size_t row = (block_rows - 1 - task / job.col_blocks) * job.block_rows;
+                 const std::size_t block = task % job.col_blocks;
+                 const std::size_t col = job.first_panel(block) * panel;
                  if (job.lower && col >= std::min(job.m, row + job.block_rows)) continue;
-                 product.run(row, col);
+                 product.run(row, block);
                }
              });
   }
@@ -394,32 +435,58 @@ std::string sizes(std::size_t rows, std::size_t cols) {
   return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
 }
 
+/// C of A * B^T must be [M, N], and their depths equal.
+Status check_sizes(const char* what, const DenseOperand& a, const DenseOperand& b,
+                   std::size_t c_rows, std::size_t c_cols, Triangle triangle) {
+  const std::size_t m = a.rows(), n = b.rows();
+  if (b.depth() != a.depth() || c_rows != m || c_cols != n) {
+    return Error{ErrorCode::shape, std::string(what) + ": A is " + sizes(m, a.depth()) +
+                                       " and B is " + sizes(n, b.depth()) + ", so C must be " +
+                                       sizes(m, n) + " and their depths equal; C is " +
+                                       sizes(c_rows, c_cols)};
+  }
+  if (triangle == Triangle::lower && m != n) {
+    return Error{ErrorCode::shape,
+                 std::string(what) + ": a triangle of C needs a square C, but C is " + sizes(m, n)};
+  }
+  return ok();
+}
+
 }  // namespace
 
 Status gemm_dense(const DenseProduct& product, Context& context) {
-  const std::size_t m = product.a.rows(), n = product.b.rows(), k = product.a.depth();
-  if (product.b.depth() != k || product.c.rows() != m || product.c.cols() != n) {
-    return Error{ErrorCode::shape, "gemm_dense: A is " + sizes(m, k) + " and B is " +
-                                       sizes(n, product.b.depth()) + ", so C must be " +
-                                       sizes(m, n) + " and their depths equal; C is " +
-                                       sizes(product.c.rows(), product.c.cols())};
-  }
-  const bool lower = product.triangle == Triangle::lower;
-  if (lower && m != n) {
-    return Error{ErrorCode::shape,
-                 "gemm_dense: a triangle of C needs a square C, but C is " + sizes(m, n)};
-  }
+  QUELL_TRY(check_sizes("gemm_dense", product.a, product.b, product.c.rows(), product.c.cols(),
+                        product.triangle));
   Job job{&choose(family::table()),
           product.a,
           product.b,
           /*packed_b=*/nullptr,
           product.c,
-          m,
-          n,
-          k,
+          /*sum=*/{},
+          product.a.rows(),
+          product.b.rows(),
+          product.a.depth(),
           /*load=*/product.accumulate != Accumulate::set,
           /*negate=*/product.accumulate == Accumulate::subtract,
-          lower};
+          /*lower=*/product.triangle == Triangle::lower};
+  return run(job, context);
+}
+
+Status add_product(const DenseOperand& a, const DenseOperand& b, Triangle triangle,
+                   MatrixView<double> sum, Context& context) {
+  QUELL_TRY(check_sizes("add_product", a, b, sum.rows(), sum.cols(), triangle));
+  Job job{&choose(family::table()),
+          a,
+          b,
+          /*packed_b=*/nullptr,
+          /*c=*/{},
+          sum,
+          a.rows(),
+          b.rows(),
+          a.depth(),
+          /*load=*/false,
+          /*negate=*/false,
+          /*lower=*/triangle == Triangle::lower};
   return run(job, context);
 }
 
@@ -454,7 +521,6 @@ Result<PackedWeights> pack(MatrixView<const float> weight, Executor& executor) {
   }
   QUELL_TRY(bytes, AlignedBytes::allocate(*size));
   state.bytes = std::move(bytes);
-  prefer_large_pages(state.bytes.data(), state.bytes.size());
   float* data = reinterpret_cast<float*>(state.bytes.data());
   executor.run(panels, 1, [&](std::size_t begin, std::size_t end, unsigned) {
     for (std::size_t p = begin; p < end; ++p) {
@@ -478,7 +544,7 @@ Status gemm(MatrixView<const float> x, const PackedWeights& weight, MatrixView<f
   if (weight.state_ == nullptr) return ok();  // 0 x 0: the shapes agreed, nothing to do
   const PackedWeights::State& state = *weight.state_;
   Job job{state.entry,      {x, false},
-          /*b=*/{},         state.panels(), y, x.rows(), state.rows, state.cols,
+          /*b=*/{},         state.panels(), y, /*sum=*/{}, x.rows(), state.rows, state.cols,
           /*load=*/false,
           /*negate=*/false,
           /*lower=*/false};

@@ -61,9 +61,4 @@ Status solve_lower_transposed(MatrixView<const float> l, MatrixView<float> x, Co
 Status quadratic_losses(MatrixView<const float> h, MatrixView<const float> e, std::span<double> out,
                         Context& context);
 
-/// A matrix, not initialized, on large pages where the system grants them: strided walks through
-/// matrices of tens of megabytes are otherwise bound by page walks (gemm_dense measured 61 % of the
-/// multiply limit on small pages and 76 % on large ones).
-Result<Matrix> large_matrix(std::size_t rows, std::size_t cols);
-
 }  // namespace quell::linalg

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 
-#include "kernels/pages.hpp"
 #include "linalg/linalg.hpp"
 
 namespace quell::linalg {
@@ -73,15 +72,9 @@ Status quadratic_losses(MatrixView<const float> h, MatrixView<const float> e, st
   }
   std::fill(out.begin(), out.end(), 0.0);
   if (e.empty()) return ok();
-  QUELL_TRY(product, large_matrix(e.rows(), std::max(std::min(n, kLeaf), n / 2)));
+  QUELL_TRY(product, Matrix::uninitialized(e.rows(), std::max(std::min(n, kLeaf), n / 2)));
   Losses losses{h, e, out, product.view(), context};
   return losses.range(0, n);
-}
-
-Result<Matrix> large_matrix(std::size_t rows, std::size_t cols) {
-  QUELL_TRY(matrix, Matrix::uninitialized(rows, cols));
-  kernels::prefer_large_pages(matrix.data(), matrix.size() * sizeof(float));
-  return matrix;
 }
 
 }  // namespace quell::linalg

@@ -235,7 +235,7 @@ Result<double> MomentLoss::zero_loss(MatrixView<const float> weight,
   const std::size_t rows = weight.rows(), inputs = weight.cols();
   const std::size_t stride = (rows + kSampledRows - 1) / kSampledRows;
   const std::size_t count = (rows + stride - 1) / stride;
-  QUELL_TRY(sample, linalg::large_matrix(count, inputs));
+  QUELL_TRY(sample, Matrix::uninitialized(count, inputs));
   gather(weight, nullptr, 0, stride, sample.view(), context.executor());
   std::vector<double> losses(count);
   QUELL_TRY(judge(sample.view(), losses, context));

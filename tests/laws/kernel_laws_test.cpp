@@ -197,6 +197,42 @@ TEST_P(GemmDense, EqualsTheContractBitForBitOnEveryEdge) {
   }
 }
 
+TEST_P(GemmDense, SumsInDoubleAddTheFinishedFloats) {
+  QUELL_NEEDS(GetParam()->isa);
+  const Cap cap(GetParam()->isa);
+  SerialExecutor serial;
+  const auto three = make_openmp_executor(3);
+  Context one_thread(serial), three_threads(*three);
+  Numbers numbers(5);
+  unsigned variant = 0;
+  for (const Shape& s : edge_shapes()) {
+    ++variant;
+    const bool transposed = variant % 2 == 0;
+    const Triangle triangle = s.m == s.n && variant % 3 != 0 ? Triangle::lower : Triangle::full;
+    Guarded<float> a(s.m * s.k), b(s.n * s.k);
+    Guarded<double> sum(s.m * s.n);
+    numbers.fill(a.span());
+    numbers.fill(b.span());
+    for (double& value : sum) value = 0.1;
+    const auto operand = [&](Guarded<float>& memory, std::size_t rows) {
+      return transposed ? DenseOperand{{memory.data(), s.k, rows}, true}
+                        : DenseOperand{{memory.data(), rows, s.k}, false};
+    };
+    std::vector<float> product(s.m * s.n);
+    const DenseProduct whole{operand(a, s.m), operand(b, s.n), {product.data(), s.m, s.n}};
+    multiply_by_the_letter(whole, whole.c, whole.c);
+    Context& context = variant % 2 == 0 ? one_thread : three_threads;
+    const Status done = add_product(whole.a, whole.b, triangle, {sum.data(), s.m, s.n}, context);
+    ASSERT_TRUE(done) << done.error().message;
+    for (std::size_t i = 0; i < sum.size(); ++i) {
+      const bool written = triangle == Triangle::full || i % s.n <= i / s.n;
+      const double expected = written ? 0.1 + static_cast<double>(product[i]) : 0.1;
+      ASSERT_TRUE(same_bits(sum[i], expected))
+          << "M " << s.m << " N " << s.n << " K " << s.k << " at " << i;
+    }
+  }
+}
+
 TEST_P(GemmDense, PackedWeightsGiveTheSameBits) {
   QUELL_NEEDS(GetParam()->isa);
   const Cap cap(GetParam()->isa);

@@ -34,15 +34,14 @@ class Context {
   Status reserve(std::size_t slot_bytes, std::size_t shared_bytes = 0);
   /// Scratch of one active call of the executor, at a 64-byte boundary.
   std::span<std::byte> slot(unsigned index) noexcept {
-    return {start_ + shared_bytes_ + index * slot_bytes_, slot_bytes_};
+    return {memory_.data() + shared_bytes_ + index * slot_bytes_, slot_bytes_};
   }
   /// Scratch that all of them see.
-  std::span<std::byte> shared() noexcept { return {start_, shared_bytes_}; }
+  std::span<std::byte> shared() noexcept { return {memory_.data(), shared_bytes_}; }
 
  private:
   void swap_scratch(Context& other) noexcept {
     std::swap(memory_, other.memory_);
-    std::swap(start_, other.start_);
     std::swap(slot_bytes_, other.slot_bytes_);
     std::swap(shared_bytes_, other.shared_bytes_);
   }
@@ -50,7 +49,6 @@ class Context {
   Executor* executor_;
   // One allocation, [shared, slot 0, slot 1, ...], so that it can lie on a few large pages.
   AlignedBytes memory_;
-  std::byte* start_ = nullptr;  // into memory_
   std::size_t slot_bytes_ = 0;
   std::size_t shared_bytes_ = 0;
 };

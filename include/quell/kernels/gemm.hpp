@@ -40,6 +40,12 @@ struct DenseProduct {
 /// Errors: shape (sizes that disagree), resource (scratch). K = 0 with `set` gives zeros.
 Status gemm_dense(const DenseProduct& product, Context& context);
 
+/// sum += A * B^T, where each element of the product is first finished in float32, with the bits of
+/// gemm_dense. For sums over more steps than float32 can hold: cut them, and add the parts here.
+/// Needs scratch for both operands. Errors: shape, resource.
+Status add_product(const DenseOperand& a, const DenseOperand& b, Triangle triangle,
+                   MatrixView<double> sum, Context& context);
+
 /// Weights rearranged for the best kernel of this machine. Never written to disk.
 class PackedWeights {
  public:

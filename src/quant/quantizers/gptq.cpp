@@ -76,7 +76,7 @@ class Ladder {
   /// rising floor under the diagonal. Error (numeric): nothing held.
   Result<Factor> climb(double damping) {
     const std::size_t n = order_.size();
-    QUELL_TRY(lower, linalg::large_matrix(n, n));
+    QUELL_TRY(lower, Matrix::uninitialized(n, n));
     Factor factor;
     factor.lower = std::move(lower);
     factor.added.resize(n);
@@ -203,7 +203,7 @@ class Solver {
     const std::size_t inputs = layer_.weight.cols();
     QUELL_TRY(sweep, PanelSweep::create(sweep_, panel_, executor));
     QUELL_TRY(codes, BasicMatrix<std::uint8_t>::uninitialized(panel_, inputs));
-    QUELL_TRY(errors, linalg::large_matrix(panel_, inputs));
+    QUELL_TRY(errors, Matrix::uninitialized(panel_, inputs));
     return std::make_unique<Thread>(executor, std::move(sweep), std::move(codes),
                                     std::move(errors));
   }

@@ -68,7 +68,7 @@ class Rtn final : public Quantizer {
     const MomentLoss loss(layer.second_moment, profile.unit);
     linalg::Context context(executor);
     const std::size_t rows = layer.weight.rows();
-    QUELL_TRY(errors, linalg::large_matrix(std::min(kRows, rows), layer.weight.cols()));
+    QUELL_TRY(errors, Matrix::uninitialized(std::min(kRows, rows), layer.weight.cols()));
     std::vector<double> losses(rows);
     for (std::size_t first = 0; first < rows; first += kRows) {
       const std::size_t count = std::min(kRows, rows - first);

@@ -374,7 +374,7 @@ Result<PanelSweep> PanelSweep::create(const Sweep& sweep, std::size_t rows, Exec
   PanelSweep buffers;
   const std::size_t n = sweep.order.size();
   const std::size_t padded = round_up(rows, kLanes);
-  QUELL_TRY(x, linalg::large_matrix(rows, n));
+  QUELL_TRY(x, Matrix::uninitialized(rows, n));
   buffers.x_ = std::move(x);
   buffers.targets_.resize(padded * sweep.block);
   buffers.weights_.resize(padded * sweep.block);
