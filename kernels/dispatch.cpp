@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/elementwise/contract.hpp"
 #include "kernels/cpu/gemm_dense/contract.hpp"
+#include "kernels/cpu/strip/contract.hpp"
 #include "kernels/cpu/tensor_stats/contract.hpp"
 #include "quell/kernels/explain.hpp"
 
@@ -35,7 +36,7 @@ FamilyReport walk(std::string_view name, std::span<const Entry* const> table) {
 
 std::vector<FamilyReport> explain() {
   return {walk("gemm_dense", gemm_dense_family::table()), walk("elementwise", elementwise::table()),
-          walk("tensor_stats", tensor_stats::table())};
+          walk("strip", strip::table()), walk("tensor_stats", tensor_stats::table())};
 }
 
 }  // namespace quell::kernels

@@ -4,22 +4,24 @@
 // product from the second half, factor the second half. All but the leaves is then a few large,
 // nearly square products. The split depends on n alone, so the order of every sum is fixed.
 //
-// Leaves are 64 wide. Their share of the flops is (3/2) * 64 / n, 2.3 % at n = 4096, and the loops
-// below reach about an eighth of the rate of the products there; at 32 the products get too thin,
-// at 128 the leaves alone take as long as a third of the products.
+// The factor's leaves are 64 wide: (3/2) * 64 / n of the flops, 2.3 % at n = 4096, at about an
+// eighth of the rate of the products. The solves' leaves are 256 wide and work on strips of sixteen
+// rows: products of 64 and 128 columns are too thin for gemm_dense, which would pack X for each.
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <utility>
 
-#include "linalg/lanes.hpp"
 #include "linalg/linalg.hpp"
+#include "linalg/strips.hpp"
 
 namespace quell::linalg {
 namespace {
 
 constexpr std::size_t kLeaf = 64;
-constexpr std::size_t kLanes = Lanes::kCount;  // rows of X solved together
+constexpr std::size_t kSolveLeaf = 256;
+// Unknowns of a strip that one product prepares: enough accumulators to hide the latency.
+constexpr std::size_t kSolveStep = 8;
 
 /// First part of a split: a multiple of the leaf, about half.
 std::size_t first_half(std::size_t n) {
@@ -49,31 +51,33 @@ std::size_t factor_leaf(MatrixView<float> a) {
   return n;
 }
 
-/// Solves 16 rows: x holds them as [n][16], row r in lane r.
-void solve_lanes(MatrixView<const float> l, float* x) {
-  for (std::size_t k = 0; k < l.rows(); ++k) {
-    const float* row = l.row(k).data();
-    float* own = x + k * kLanes;
-    ((Lanes::load(own) - weighted_sum(row, x, 0, k)) / row[k]).store(own);
+/// Solves sixteen rows.
+void solve_strip(MatrixView<const float> l, float* x, SubtractStrip subtract) {
+  const std::size_t n = l.rows();
+  for (std::size_t first = 0; first < n; first += kSolveStep) {
+    const std::size_t count = std::min(kSolveStep, n - first);
+    float* const own = x + first * kStripRows;
+    subtract(l.row(first).data(), l.stride(), count, first, x, own);
+    for (std::size_t k = 0; k < count; ++k) {
+      const float* row = l.row(first + k).data() + first;
+      float* to = own + k * kStripRows;
+      subtract(row, l.stride(), 1, k, own, to);
+      for (std::size_t lane = 0; lane < kStripRows; ++lane) to[lane] /= row[k];
+    }
   }
 }
 
 void solve_leaf(MatrixView<const float> l, MatrixView<float> x, Executor& executor) {
   const std::size_t n = l.rows();
-  executor.run(x.rows(), kLanes, [&](std::size_t begin, std::size_t end, unsigned) {
-    alignas(64) float strip[kLeaf * kLanes];
-    for (std::size_t first = begin; first < end; first += kLanes) {
-      const std::size_t rows = std::min(kLanes, end - first);
-      if (rows < kLanes) std::memset(strip, 0, sizeof strip);
-      for (std::size_t r = 0; r < rows; ++r) {
-        const float* from = x.row(first + r).data();
-        for (std::size_t k = 0; k < n; ++k) strip[k * kLanes + r] = from[k];
-      }
-      solve_lanes(l, strip);
-      for (std::size_t r = 0; r < rows; ++r) {
-        float* to = x.row(first + r).data();
-        for (std::size_t k = 0; k < n; ++k) to[k] = strip[k * kLanes + r];
-      }
+  const SubtractStrip subtract = subtract_strip();
+  executor.run(x.rows(), kStripRows, [&](std::size_t begin, std::size_t end, unsigned) {
+    alignas(64) float strip[kSolveLeaf * kStripRows];
+    for (std::size_t first = begin; first < end; first += kStripRows) {
+      const std::size_t rows = std::min(kStripRows, end - first);
+      float* const from = x.row(first).data();
+      load_strip(from, x.stride(), rows, n, strip);
+      solve_strip(l, strip, subtract);
+      store_strip(strip, rows, n, from, x.stride());
     }
   });
 }
@@ -120,7 +124,7 @@ Status solve_lower_transposed(MatrixView<const float> l, MatrixView<float> x, Co
                                        std::to_string(x.cols()) + " columns"};
   }
   if (n == 0 || x.rows() == 0) return ok();
-  if (n <= kLeaf) {
+  if (n <= kSolveLeaf) {
     solve_leaf(l, x, context.executor());
     return ok();
   }
@@ -132,6 +136,19 @@ Status solve_lower_transposed(MatrixView<const float> l, MatrixView<float> x, Co
   QUELL_TRY(
       gemm_dense({{left}, {l.block(half, 0, rest, half)}, right, Accumulate::subtract}, context));
   return solve_lower_transposed(l.block(half, half, rest, rest), right, context);
+}
+
+void reverse_both(MatrixView<float> a, Executor& executor) {
+  const std::size_t n = a.rows();
+  const auto swap_rows = [&](std::size_t p, std::size_t count) {
+    float* const low = a.row(p).data();
+    float* const high = a.row(n - 1 - p).data();
+    for (std::size_t q = 0; q < count; ++q) std::swap(low[q], high[n - 1 - q]);
+  };
+  executor.run(n / 2, 16, [&](std::size_t begin, std::size_t end, unsigned) {
+    for (std::size_t p = begin; p < end; ++p) swap_rows(p, n);
+  });
+  if (n % 2 == 1) swap_rows(n / 2, n / 2);
 }
 
 void gather_lower(MatrixView<const float> h, std::span<const std::uint32_t> order, float scale,

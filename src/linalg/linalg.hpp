@@ -51,6 +51,9 @@ void gather_lower(MatrixView<const float> h, std::span<const std::uint32_t> orde
 /// (then `a` is spoiled).
 Status cholesky_lower(MatrixView<float> a, Context& context);
 
+/// a[p, q] := a[n-1-p, n-1-q]: a lower triangle becomes the upper one of the reversed order.
+void reverse_both(MatrixView<float> a, Executor& executor);
+
 /// X := X * L^-T for x [M, n] and the lower triangle of l [n, n] with a diagonal that is not zero.
 /// M * n^2 flops.
 Status solve_lower_transposed(MatrixView<const float> l, MatrixView<float> x, Context& context);

@@ -5,4 +5,4 @@
 // with two threads and repeated on AVX2 and scalar with one to three.
 #define QUELL_GOLDEN_RTN "8455a5ceb81ef615e068eef232d1054378c170613e9d61af198be40c00a3fc5a"
 #define QUELL_GOLDEN_GPTQ "27a9daf0229012079e19916c333dd99dd1ddf6dbe531982c3317aad690814ab7"
-#define QUELL_GOLDEN_NATIVE "0fd615837ff16bfcb5d0566fd88b0af7307cce680f3ff57fd4a8d8f30586a0e2"
+#define QUELL_GOLDEN_NATIVE "efbc77ae4cde1db025b89b74dafa43e2c9dfcfe9d8e5a59fb34c86086bb58dbb"

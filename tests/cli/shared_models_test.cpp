@@ -67,7 +67,7 @@ INSTANTIATE_TEST_SUITE_P(Models, SharedModel,
                                            KnownLoss{"tiny1m", 1.2130, 1.1696},
                                            KnownLoss{"babyllama105", 0.6825, 0.6616},
                                            KnownLoss{"books7m", 3.7893, 3.7893}),
-                         [](const auto& info) { return std::string(info.param.model); });
+                         [](const auto& each) { return std::string(each.param.model); });
 
 TEST(DemonstrationModel, FeedbackHasAtMostSixTenthsOfTheDivergenceOfRounding) {
   const TemporaryFolder folder;

@@ -14,6 +14,7 @@
 
 #include "kernels/cpu/elementwise/contract.hpp"
 #include "kernels/cpu/gemm_dense/contract.hpp"
+#include "kernels/cpu/strip/contract.hpp"
 #include "kernels/cpu/tensor_stats/contract.hpp"
 #include "quell/kernels/elementwise.hpp"
 #include "quell/kernels/gemm.hpp"
@@ -421,6 +422,52 @@ TEST_P(Elementwise, ExpAndActivationsAgreeOverAllExponents) {
     scalar::elementwise_entry.activate[kind](expected.data(), nullptr, expected.size());
     ASSERT_TRUE(same_bits(found, expected)) << "activation " << kind;
   }
+}
+
+// ------------------------------------------------------------------ strip
+
+class Strip : public testing::TestWithParam<const strip::Entry*> {};
+INSTANTIATE_TEST_SUITE_P(strip, Strip,
+                         testing::ValuesIn(strip::table().begin(), strip::table().end()),
+                         [](const auto& entry) { return name_of(entry.param->isa); });
+
+TEST_P(Strip, ProductsGiveTheBitsOfTheSpecificationWhereverDepthIsCut) {
+  QUELL_NEEDS(GetParam()->isa);
+  Numbers numbers(6);
+  for (const std::size_t rows : {0, 1, 2, 5, 6, 7, 8, 11, 12, 13, 16, 23, 24, 25, 40}) {
+    for (const std::size_t depth : {0, 1, 2, 3, 8, 31}) {
+      for (const Edge edge : {Edge::front, Edge::back}) {
+        const std::size_t stride = depth + rows % 3;
+        Guarded<float> c(rows == 0 ? 0 : (rows - 1) * stride + depth, edge);
+        Guarded<float> x(depth * strip::kLanes, edge), out(rows * strip::kLanes, edge);
+        numbers.fill(c.span());
+        numbers.fill(x.span());
+        numbers.fill(out.span());
+        if (depth > 2) x[5] = std::numeric_limits<float>::infinity();
+        std::vector<float> expected(out.begin(), out.end());
+        scalar::strip_entry.subtract(c.data(), stride, rows, depth, x.data(), expected.data());
+        const std::size_t cut = depth / 3;
+        GetParam()->subtract(c.data(), stride, rows, cut, x.data(), out.data());
+        if (rows != 0) {
+          GetParam()->subtract(c.data() + cut, stride, rows, depth - cut,
+                               x.data() + cut * strip::kLanes, out.data());
+        }
+        ASSERT_TRUE(same_bits(out.span(), expected)) << "rows " << rows << " depth " << depth;
+      }
+    }
+  }
+}
+
+TEST(StripScalar, ProductIsTheOneOfTheContract) {
+  const float c[] = {1, 2, 3, -1};
+  std::vector<float> x(2 * strip::kLanes), out(2 * strip::kLanes, 10.0f);
+  for (std::size_t lane = 0; lane < strip::kLanes; ++lane) {
+    x[lane] = static_cast<float>(lane);
+    x[strip::kLanes + lane] = 0.5f;
+  }
+  scalar::strip_entry.subtract(c, 2, 2, 2, x.data(), out.data());
+  EXPECT_EQ(out[3], 10 - 3 - 1.0f);
+  EXPECT_EQ(out[strip::kLanes + 3], 10 - 9 + 0.5f);
 }
 
 // ------------------------------------------------------------------ tensor_stats

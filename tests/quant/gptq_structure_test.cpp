@@ -104,6 +104,24 @@ TEST(GptqSweep, ActOrderUsesThePrecomputedScales) {
   EXPECT_EQ(result.tensor.parameters().scales, c.given.scales);
 }
 
+TEST(GptqSweep, ActOrderMayLookNaturalAtItsEndsAlone) {
+  // Input sizes that are taken in the order 0, 2, 1, 3: first and last are as in natural order.
+  Case c = make_case(test::gaussian_matrix(20, 4), Matrix(), "int4:sym:oc:row");
+  c.h = *Matrix::uninitialized(4, 4);
+  const float size[4] = {8, 2, 4, 1};
+  for (std::size_t i = 0; i < 4; ++i) {
+    for (std::size_t j = 0; j < 4; ++j) {
+      c.h(i, j) = (i == j ? 1.0F : 0.4F) * size[i] * size[j];
+    }
+  }
+  bind(c);
+  const auto solved = [&](unsigned block) {
+    return signed_codes(
+        solve(*gptq({.act_order = true, .guard = false, .block = block}), c.layer).tensor);
+  };
+  EXPECT_EQ(solved(4), solved(1));
+}
+
 TEST(GptqSweep, ActOrderCommutesWithPermutingInputs) {
   constexpr std::size_t kRows = 30, kInputs = 96;
   Case c = make_case(test::gaussian_matrix(kRows, kInputs), correlated_moment(kInputs),

@@ -31,7 +31,7 @@ struct GptqOptions {
   bool guard = true;
   /// Channels that one level of the sweep treats one by one, 1 or more; changes the order of
   /// additions alone.
-  unsigned block = 32;
+  unsigned block = 256;
 };
 std::unique_ptr<Quantizer> gptq(GptqOptions options = {});
 

@@ -35,15 +35,15 @@ std::string number(double value) {
   return buffer;
 }
 
-/// The factor of H in sweep order and how it was obtained.
+/// R of H = R R^T, rows and columns in sweep order, and how it was obtained.
 struct Factor {
-  Matrix lower;              // [n, n]
+  Matrix upper;              // [n, n]
   std::vector<float> added;  // [n], to the diagonal of unit * H
   double damping = 0;        // of the mean diagonal
   std::string steps;         // what was tried before; empty if the first try held
 };
 
-/// Channel at each position: the first to be quantized last.
+/// Channel at each position, the first to be quantized first.
 std::vector<std::uint32_t> sweep_order(const MomentProfile& profile, bool act_order) {
   std::vector<std::uint32_t> order = profile.live;
   if (act_order) {
@@ -51,17 +51,16 @@ std::vector<std::uint32_t> sweep_order(const MomentProfile& profile, bool act_or
       return profile.importance[a] > profile.importance[b];
     });
   }
-  std::reverse(order.begin(), order.end());
   return order;
 }
 
 /// True if a conditional variance is lost in rounding: below four units in the last place of its
 /// diagonal element it is noise, and feedback divided by it would be too.
-bool is_degenerate(const Matrix& lower, std::span<const std::uint32_t> order,
+bool is_degenerate(const Matrix& upper, std::span<const std::uint32_t> order,
                    const MomentProfile& profile, std::span<const float> added) {
   for (std::size_t p = 0; p < order.size(); ++p) {
     const float own = profile.importance[order[p]] + added[p];
-    if (!(lower(p, p) * lower(p, p) > 0x1p-22F * own)) return true;
+    if (!(upper(p, p) * upper(p, p) > 0x1p-22F * own)) return true;
   }
   return false;
 }
@@ -70,15 +69,19 @@ class Ladder {
  public:
   Ladder(MatrixView<const float> moment, const MomentProfile& profile,
          std::span<const std::uint32_t> order, linalg::Context& context)
-      : moment_(moment), profile_(profile), order_(order), context_(context) {}
+      : moment_(moment),
+        profile_(profile),
+        order_(order),
+        reversed_(order.rbegin(), order.rend()),
+        context_(context) {}
 
   /// The asked damping, then ten times as much up to the mean of the diagonal, then in addition a
   /// rising floor under the diagonal. Error (numeric): nothing held.
   Result<Factor> climb(double damping) {
     const std::size_t n = order_.size();
-    QUELL_TRY(lower, Matrix::uninitialized(n, n));
+    QUELL_TRY(upper, Matrix::uninitialized(n, n));
     Factor factor;
-    factor.lower = std::move(lower);
+    factor.upper = std::move(upper);
     factor.added.resize(n);
     for (double step = damping;;) {
       QUELL_TRY(held, attempt(factor, step, 0));
@@ -106,12 +109,17 @@ class Ladder {
     for (std::size_t p = 0; p < order_.size(); ++p) {
       factor.added[p] = std::max(ridge, floor - profile_.importance[order_[p]]);
     }
-    linalg::gather_lower(moment_, order_, profile_.unit, factor.added, factor.lower.view(),
+    // The upper factor is the lower one of the reversed order, reversed.
+    const std::vector<float> added(factor.added.rbegin(), factor.added.rend());
+    linalg::gather_lower(moment_, reversed_, profile_.unit, added, factor.upper.view(),
                          context_.executor());
     factor.damping = damping;
-    Status done = linalg::cholesky_lower(factor.lower.view(), context_);
+    Status done = linalg::cholesky_lower(factor.upper.view(), context_);
     if (!done && done.error().code != ErrorCode::numeric) return std::move(done).error();
-    if (done && !is_degenerate(factor.lower, order_, profile_, factor.added)) return true;
+    if (done) {
+      linalg::reverse_both(factor.upper.view(), context_.executor());
+      if (!is_degenerate(factor.upper, order_, profile_, factor.added)) return true;
+    }
     factor.steps += factor.steps.empty() ? "; not positive definite with damping " : ", ";
     factor.steps += number(damping);
     if (floor > 0) factor.steps += " and diagonal floor " + number(static_cast<double>(floor));
@@ -121,6 +129,7 @@ class Ladder {
   MatrixView<const float> moment_;
   const MomentProfile& profile_;
   std::span<const std::uint32_t> order_;
+  std::vector<std::uint32_t> reversed_;
   linalg::Context& context_;
 };
 
@@ -342,14 +351,14 @@ class Gptq final : public Quantizer {
     sweep.scale = layer.scale;
     sweep.order = order;
     sweep.dead = profile.dead;
-    sweep.factor = factor->lower.view();
+    sweep.factor = factor->upper.view();
     sweep.added = factor->added;
     sweep.block = std::min<std::size_t>(options_.block, order.size());
     GroupParameters parameters = rounding.parameters();
     if (layer.given == nullptr && !sweep.fit) {
       std::vector<float> conditional(layer.weight.cols());
       for (std::size_t p = 0; p < order.size(); ++p) {
-        conditional[order[p]] = factor->lower(p, p) * factor->lower(p, p);
+        conditional[order[p]] = factor->upper(p, p) * factor->upper(p, p);
       }
       QUELL_TRY(chosen, layer_scales(layer, conditional, executor));
       parameters = std::move(chosen);

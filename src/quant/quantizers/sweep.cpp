@@ -6,14 +6,17 @@
 #include <cmath>
 #include <cstring>
 
-#include "linalg/lanes.hpp"
+#include "linalg/strips.hpp"
 
 namespace quell::quant {
 namespace {
 
-using linalg::Lanes;
 constexpr std::size_t kLanes = kStripLanes;
-static_assert(kLanes == Lanes::kCount);
+static_assert(kLanes == linalg::kStripRows);
+// Positions of a strip that are done one after the other; more are halved.
+constexpr std::size_t kSequential = 8;
+// Positions whose feedback one product prepares where groups do not say it.
+constexpr std::size_t kSegment = 64;
 
 std::size_t round_up(std::size_t value, std::size_t step) {
   return (value + step - 1) / step * step;
@@ -42,6 +45,7 @@ struct PanelSweep::Panel {
   std::span<double> damped, ridge;
   linalg::Context& context;
   MatrixView<float> x;  // [rows, n]
+  linalg::SubtractStrip subtract = linalg::subtract_strip();
 
   /// What the lanes of a strip carry through a range: scales for the group of a channel, remembered
   /// since neighbouring channels mostly share theirs, and the losses.
@@ -65,6 +69,12 @@ struct PanelSweep::Panel {
   }
   float* weights(std::size_t strip) const {
     return buffers.weights_.data() + strip * s.block * kLanes;
+  }
+  std::uint8_t* strip_codes(std::size_t strip) const {
+    return buffers.codes_.data() + strip * s.block * kLanes;
+  }
+  const float* coefficients(std::size_t i) const {
+    return buffers.coefficients_.data() + i * s.block;
   }
   std::size_t rows_of(std::size_t strip) const { return std::min(kLanes, rows - strip * kLanes); }
   float* tile(unsigned slot) const { return buffers.tiles_.data() + slot * buffers.tile_size_; }
@@ -105,30 +115,32 @@ struct PanelSweep::Panel {
     for (std::size_t r = 0; r < rows_of(strip); ++r) to[r] += feedback[r * x.stride()] * inverse;
   }
 
-  /// Weights and targets of a range, rows into lanes; index i is position hi - 1 - i.
+  /// Weights and targets of a range, rows into lanes.
   void load_range(std::size_t strip, std::size_t lo, std::size_t hi) const {
-    float* t = targets(strip);
-    float* w = weights(strip);
-    const std::size_t count = rows_of(strip);
-    if (count < kLanes) {
-      std::fill_n(t, (hi - lo) * kLanes, 0.0F);
-      std::fill_n(w, (hi - lo) * kLanes, 0.0F);
+    const std::size_t n = hi - lo, count = rows_of(strip), row = first + strip * kLanes;
+    float* const t = targets(strip);
+    float* const w = weights(strip);
+    const std::span<const std::uint32_t> channels = s.order.subspan(lo, n);
+    if (buffers.ascending_ && channels.back() == channels.front() + n - 1) {  // none left out
+      linalg::load_strip(s.weight.row(row).data() + channels.front(), s.weight.stride(), count, n,
+                         w);
+    } else {
+      for (std::size_t i = 0; i < n; ++i) load_weights(strip, channels[i], w + i * kLanes);
     }
-    for (std::size_t r = 0; r < count; ++r) {
-      const float* weight = s.weight.row(first + strip * kLanes + r).data();
-      const float* feedback = x.row(strip * kLanes + r).data();
-      for (std::size_t i = 0; i < hi - lo; ++i) {
-        const std::size_t p = hi - 1 - i;
-        w[i * kLanes + r] = weight[s.order[p]];
-        t[i * kLanes + r] = weight[s.order[p]] + feedback[p] * buffers.inverse_[p];
-      }
+    linalg::load_strip(x.row(strip * kLanes).data() + lo, x.stride(), count, n, t);
+    for (std::size_t i = 0; i < n; ++i) {
+      const float inverse = buffers.inverse_[lo + i];
+      for (std::size_t r = i * kLanes; r < (i + 1) * kLanes; ++r) t[r] = w[r] + t[r] * inverse;
     }
   }
-  void store_errors(std::size_t strip, std::size_t lo, std::size_t hi) const {
-    const float* errors = targets(strip);
-    for (std::size_t r = 0; r < rows_of(strip); ++r) {
-      float* to = x.row(strip * kLanes + r).data();
-      for (std::size_t i = 0; i < hi - lo; ++i) to[hi - 1 - i] = errors[i * kLanes + r];
+  /// Errors and codes of a finished range, lanes into rows.
+  void store_range(std::size_t strip, std::size_t lo, std::size_t hi) const {
+    const std::size_t n = hi - lo, count = rows_of(strip);
+    linalg::store_strip(targets(strip), count, n, x.row(strip * kLanes).data() + lo, x.stride());
+    for (std::size_t r = 0; r < count; ++r) {
+      const std::uint8_t* from = strip_codes(strip) + r;
+      std::uint8_t* to = codes.row(strip * kLanes + r).data();
+      for (std::size_t i = 0; i < n; ++i) to[s.order[lo + i]] = from[i * kLanes];
     }
   }
 
@@ -142,13 +154,13 @@ struct PanelSweep::Panel {
     const std::size_t end = std::min(begin + s.layout.length, s.weight.cols());
     float* values = tile(slot);
     float* weights = values + s.layout.length * kLanes;
-    std::size_t position = hi;  // natural order: channels ascend as positions descend
+    std::size_t position = lo;  // natural order: channels ascend with positions
     for (std::size_t channel = begin; channel < end; ++channel) {
       float* to = values + (channel - begin) * kLanes;
-      if (position > lo && s.order[position - 1] == channel) {
-        --position;
+      if (position < hi && s.order[position] == channel) {
         target(position, to);
         weights[channel - begin] = diagonal(position) * diagonal(position);
+        ++position;
       } else {
         load_weights(strip, channel, to);
         weights[channel - begin] = 0;
@@ -203,13 +215,12 @@ struct PanelSweep::Panel {
 
   /// Rounds the finished targets of index i of a strip; leaves the errors in their place.
   void round_target(std::size_t strip, std::size_t position, std::size_t i, LaneState& lanes) {
-    const std::size_t channel = s.order[position];
     float* target = targets(strip) + i * kLanes;
     const float* weight = weights(strip) + i * kLanes;
-    load_parameters(strip, channel, lanes);
-    std::uint8_t code[kLanes];
+    load_parameters(strip, s.order[position], lanes);
     float value[kLanes];
-    round_strip(s.grid, target, 1, lanes.scales, lanes.zeros, code, value);
+    round_strip(s.grid, target, 1, lanes.scales, lanes.zeros, strip_codes(strip) + i * kLanes,
+                value);
     const float root = diagonal(position);
     const float extra = s.added[position];
     for (std::size_t r = 0; r < kLanes; ++r) {
@@ -219,12 +230,6 @@ struct PanelSweep::Panel {
       lanes.loss[r] += miss * miss;
       lanes.ridge[r] += extra * (error * error);
     }
-    store_codes(strip, channel, code);
-  }
-
-  void store_codes(std::size_t strip, std::size_t channel, const std::uint8_t* code) {
-    std::uint8_t* to = codes.row(strip * kLanes).data() + channel;
-    for (std::size_t r = 0; r < rows_of(strip); ++r) to[r * codes.stride()] = code[r];
   }
 
   void add_losses(std::size_t strip, const LaneState& lanes) {
@@ -234,23 +239,51 @@ struct PanelSweep::Panel {
     }
   }
 
-  /// Feedback of indices [from, to) of the range into the targets of index i.
-  void add_feedback(float* t, std::size_t i, std::size_t from, std::size_t to) const {
-    float* own = t + i * kLanes;
-    const float* coefficients = buffers.coefficients_.data() + i * s.block;
-    (Lanes::load(own) + linalg::weighted_sum(coefficients, t, from, to)).store(own);
+  // Inside a leaf, positions are counted from its start: index i.
+
+  /// Feedback of indices [from, to) into the targets of [begin, end), which come later.
+  void add_feedback(std::size_t strip, std::size_t begin, std::size_t end, std::size_t from,
+                    std::size_t to) const {
+    float* const t = targets(strip);
+    subtract(coefficients(begin) + from, s.block, end - begin, to - from, t + from * kLanes,
+             t + begin * kLanes);
   }
 
-  /// Positions [lo, hi), no more than a block, from hi - 1 down.
-  void leaf(std::size_t lo, std::size_t hi) {
+  /// Indices [begin, end), which have all feedback from before `begin`.
+  void solve_indices(std::size_t strip, std::size_t lo, std::size_t begin, std::size_t end,
+                     LaneState& lanes) {
+    if (end - begin <= kSequential) {
+      for (std::size_t i = begin; i < end; ++i) {
+        add_feedback(strip, i, i + 1, begin, i);
+        round_target(strip, lo + i, i, lanes);
+      }
+      return;
+    }
+    const std::size_t middle = begin + round_up((end - begin) / 2, kSequential);
+    solve_indices(strip, lo, begin, middle, lanes);
+    add_feedback(strip, middle, end, begin, middle);
+    solve_indices(strip, lo, middle, end, lanes);
+  }
+
+  /// Coefficients of the feedback inside [lo, hi), in squares: the factor has them by columns.
+  void load_coefficients(std::size_t lo, std::size_t hi) {
+    constexpr std::size_t kSquare = 16;
     const std::size_t n = hi - lo;
-    for (std::size_t i = 0; i < n; ++i) {
-      const std::size_t p = hi - 1 - i;
-      float* coefficients = buffers.coefficients_.data() + i * s.block;
-      for (std::size_t j = 0; j < i; ++j) {
-        coefficients[j] = s.factor(hi - 1 - j, p) * buffers.inverse_[p];
+    for (std::size_t j0 = 0; j0 < n; j0 += kSquare) {
+      for (std::size_t i0 = j0; i0 < n; i0 += kSquare) {
+        for (std::size_t j = j0; j < std::min(j0 + kSquare, n); ++j) {
+          const float* row = s.factor.row(lo + j).data() + lo;
+          for (std::size_t i = std::max(i0, j + 1); i < std::min(i0 + kSquare, n); ++i) {
+            buffers.coefficients_(i, j) = -(row[i] * buffers.inverse_[lo + i]);
+          }
+        }
       }
     }
+  }
+
+  /// Positions [lo, hi), no more than a block.
+  void leaf(std::size_t lo, std::size_t hi) {
+    load_coefficients(lo, hi);
     Executor& executor = context.executor();
     if (per_output()) {
       executor.run(strips(), 1, [&](std::size_t begin, std::size_t end, unsigned slot) {
@@ -258,64 +291,59 @@ struct PanelSweep::Panel {
       });
       return;
     }
-    executor.run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
-      for (std::size_t strip = begin; strip < end; ++strip) load_range(strip, lo, hi);
-    });
-    for (std::size_t i = 0; i < n; ++i) {
-      const std::size_t p = hi - 1 - i;
+    const auto for_strips = [&](auto function) {
       executor.run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
-        for (std::size_t strip = begin; strip < end; ++strip) {
-          add_feedback(targets(strip), i, 0, i);
-        }
+        for (std::size_t strip = begin; strip < end; ++strip) function(strip);
       });
-      if (s.fit) fit_column(s.order[p], i);
-      executor.run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
-        for (std::size_t strip = begin; strip < end; ++strip) {
+    };
+    // A column's scales belong to all its rows: strips wait for each other.
+    const std::size_t n = hi - lo;
+    for_strips([&](std::size_t strip) { load_range(strip, lo, hi); });
+    for (std::size_t start = 0; start < n; start += kSegment) {
+      const std::size_t end = std::min(start + kSegment, n);
+      for_strips([&](std::size_t strip) { add_feedback(strip, start, end, 0, start); });
+      for (std::size_t i = start; i < end; ++i) {
+        for_strips([&](std::size_t strip) { add_feedback(strip, i, i + 1, start, i); });
+        if (s.fit) fit_column(s.order[lo + i], i);
+        for_strips([&](std::size_t strip) {
           LaneState lanes;
-          round_target(strip, p, i, lanes);
+          round_target(strip, lo + i, i, lanes);
           add_losses(strip, lanes);
-        }
-      });
+        });
+      }
     }
-    executor.run(strips(), 16, [&](std::size_t begin, std::size_t end, unsigned) {
-      for (std::size_t strip = begin; strip < end; ++strip) store_errors(strip, lo, hi);
-    });
+    for_strips([&](std::size_t strip) { store_range(strip, lo, hi); });
   }
 
   /// A leaf of one strip, groups along rows.
   void leaf_strip(std::size_t strip, std::size_t lo, std::size_t hi, unsigned slot) {
     load_range(strip, lo, hi);
     LaneState lanes;
-    std::size_t start = 0;  // of the group at hand
-    for (std::size_t i = 0; i < hi - lo; ++i) {
-      const std::size_t p = hi - 1 - i;
-      if (s.fit && i != 0 && group_of(p) != group_of(p + 1)) start = i;
-      if (s.fit && i == start) fit_in_leaf(strip, lo, hi, i, slot);
-      add_feedback(targets(strip), i, start, i);
-      round_target(strip, p, i, lanes);
+    for (std::size_t start = 0, end = 0; start < hi - lo; start = end) {
+      end = s.fit ? group_end(lo + start, hi) - lo : hi - lo;
+      add_feedback(strip, start, end, 0, start);
+      // A group that reaches beyond the leaf was fitted before it (fit_long_group).
+      if (s.fit && is_whole_group(lo + start, lo + end)) {
+        fit_strip(strip, lo + start, lo + end, slot, [&](std::size_t p, float* to) {
+          std::memcpy(to, targets(strip) + (p - lo) * kLanes, kLanes * sizeof(float));
+        });
+      }
+      solve_indices(strip, lo, start, end, lanes);
     }
     add_losses(strip, lanes);
-    store_errors(strip, lo, hi);
+    store_range(strip, lo, hi);
   }
 
-  /// The group that starts at index i of a leaf: feedback from the leaf's channels before it into
-  /// all its targets, then its scales, if all of it lies in the leaf (else fit_long_group has been
-  /// there).
-  void fit_in_leaf(std::size_t strip, std::size_t lo, std::size_t hi, std::size_t i,
-                   unsigned slot) {
-    float* t = targets(strip);
-    const std::size_t top = hi - 1 - i;
-    std::size_t bottom = top + 1;
-    while (bottom > lo && group_of(bottom - 1) == group_of(top)) {
-      --bottom;
-      add_feedback(t, hi - 1 - bottom, 0, i);
-    }
-    const bool starts = top + 1 == s.order.size() || group_of(top + 1) != group_of(top);
-    const bool ends = bottom == 0 || group_of(bottom - 1) != group_of(top);
-    if (!starts || !ends) return;
-    fit_strip(strip, bottom, top + 1, slot, [&](std::size_t p, float* to) {
-      std::memcpy(to, t + (hi - 1 - p) * kLanes, kLanes * sizeof(float));
-    });
+  /// Where the group at position `lo` ends, `hi` at the latest.
+  std::size_t group_end(std::size_t lo, std::size_t hi) const {
+    const auto next = std::upper_bound(buffers.starts_.begin(), buffers.starts_.end(), lo);
+    return next != buffers.starts_.end() && *next < hi ? *next : hi;
+  }
+  /// True if positions [lo, hi), all of one group, are all that the group has.
+  bool is_whole_group(std::size_t lo, std::size_t hi) const {
+    const bool starts = lo == 0 || group_of(lo - 1) != group_of(lo);
+    const bool ends = hi == s.order.size() || group_of(hi) != group_of(lo);
+    return starts && ends;
   }
 
   /// Where to halve [lo, hi): on a boundary of groups if there is one inside, else on a block.
@@ -332,7 +360,7 @@ struct PanelSweep::Panel {
         return up - middle < middle - down ? up : down;
       }
     }
-    return hi - round_up((hi - lo) / 2, s.block);
+    return lo + round_up((hi - lo) / 2, s.block);
   }
 
   Status range(std::size_t lo, std::size_t hi) {
@@ -340,19 +368,17 @@ struct PanelSweep::Panel {
       leaf(lo, hi);
       return ok();
     }
-    if (s.fit && per_output() && group_of(lo) == group_of(hi - 1)) {
-      const bool starts = hi == s.order.size() || group_of(hi) != group_of(lo);
-      const bool ends = lo == 0 || group_of(lo - 1) != group_of(lo);
-      if (starts && ends) fit_long_group(lo, hi);
+    if (s.fit && per_output() && group_of(lo) == group_of(hi - 1) && is_whole_group(lo, hi)) {
+      fit_long_group(lo, hi);
     }
     const std::size_t middle = cut(lo, hi);
-    QUELL_TRY(range(middle, hi));
-    QUELL_TRY(linalg::gemm_dense({{x.cols_from(middle, hi - middle)},
-                                  {s.factor.block(middle, lo, hi - middle, middle - lo), true},
-                                  x.cols_from(lo, middle - lo),
+    QUELL_TRY(range(lo, middle));
+    QUELL_TRY(linalg::gemm_dense({{x.cols_from(lo, middle - lo)},
+                                  {s.factor.block(lo, middle, middle - lo, hi - middle), true},
+                                  x.cols_from(middle, hi - middle),
                                   linalg::Accumulate::add},
                                  context));
-    return range(lo, middle);
+    return range(middle, hi);
   }
 
   void round_dead() {
@@ -364,7 +390,9 @@ struct PanelSweep::Panel {
         load_weights(strip, channel, weight);
         load_parameters(strip, channel, lanes);
         round_strip(s.grid, weight, 1, lanes.scales, lanes.zeros, code, nullptr);
-        store_codes(strip, channel, code);
+        for (std::size_t r = 0; r < rows_of(strip); ++r) {
+          codes(strip * kLanes + r, channel) = code[r];
+        }
       }
     }
   }
@@ -375,10 +403,15 @@ Result<PanelSweep> PanelSweep::create(const Sweep& sweep, std::size_t rows, Exec
   const std::size_t n = sweep.order.size();
   const std::size_t padded = round_up(rows, kLanes);
   QUELL_TRY(x, Matrix::uninitialized(rows, n));
+  QUELL_TRY(targets, Matrix::uninitialized(padded, sweep.block));
+  QUELL_TRY(weights, Matrix::uninitialized(padded, sweep.block));
+  QUELL_TRY(coefficients, Matrix::uninitialized(sweep.block, sweep.block));
   buffers.x_ = std::move(x);
-  buffers.targets_.resize(padded * sweep.block);
-  buffers.weights_.resize(padded * sweep.block);
-  buffers.coefficients_.resize(sweep.block * sweep.block);
+  buffers.targets_ = std::move(targets);
+  buffers.weights_ = std::move(weights);
+  buffers.codes_.resize(padded * sweep.block);
+  buffers.coefficients_ = std::move(coefficients);
+  buffers.ascending_ = std::is_sorted(sweep.order.begin(), sweep.order.end());
   buffers.inverse_.resize(n);
   for (std::size_t p = 0; p < n; ++p) buffers.inverse_[p] = 1 / sweep.factor(p, p);
   if (sweep.fit) {

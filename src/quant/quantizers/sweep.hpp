@@ -9,19 +9,18 @@
 //
 //     t_k = w_k + sum_{j<k} (w_j - q_j) R_jk / R_kk,    q_k = nearest code to t_k,
 //
-// and channel k adds R_kk^2 (t_k - q_k)^2 to the loss. Channels sit at *positions*: position n-1 is
-// taken first and 0 last, and L[p, q] is R with both indices reversed (linalg.hpp).
+// and channel k adds R_kk^2 (t_k - q_k)^2 to the loss. The position of a channel is its turn.
 //
-// Rows are independent given L, so a panel runs on one thread from the first channel to the last.
-// One array x [n, P] carries the panel: x[p] is the sum of e_j L_jp until p is reached and the
-// error e_p from then on. Ranges of positions are halved recursively:
+// Rows are independent given R, so a panel runs on one thread from the first channel to the last.
+// One array x [P, n] carries the panel: x[., k] is the sum of e_j R_jk until k is reached and the
+// error e_k from then on. Ranges of positions are halved recursively:
 //
-//     sweep(lo, hi):  sweep(mid, hi);  x[lo, mid) += L[mid:hi, lo:mid]^T x[mid, hi);  sweep(lo,
-//     mid)
+//     sweep(lo, hi):  sweep(lo, mid);  x[mid, hi) += x[lo, mid) R[lo:mid, mid:hi];  sweep(mid, hi)
 //
-// which makes nearly all work large products and leaves ranges of `block` positions to plain loops
-// over strips of 16 rows. Halves are cut at the boundaries of groups, so whenever a range starts a
-// group, every target of that group has all feedback from before it, and its scales can be fitted.
+// which makes nearly all work large products. Ranges of `block` positions are done strip by strip,
+// sixteen rows at a time in the lanes of registers, with the same halving. Halves are cut at the
+// boundaries of groups, so whenever a range starts a group, every target of that group has all
+// feedback from before it, and its scales can be fitted.
 
 #include <cstdint>
 #include <span>
@@ -45,9 +44,9 @@ struct Sweep {
   ScaleMethod scale = ScaleMethod::absmax;
   std::span<const std::uint32_t> order;  // [n] channel at each position
   std::span<const std::uint32_t> dead;   // channels without a position: plain rounding
-  MatrixView<const float> factor;        // [n, n], L
+  MatrixView<const float> factor;        // [n, n], R
   std::span<const float> added;          // [n], what the diagonal of H got before factoring
-  std::size_t block = 32;
+  std::size_t block = 256;
   /// Of the whole weight. Fitted scales replace what is here; a group whose fitted scale does not
   /// fit the scale type keeps it.
   GroupParameters* parameters = nullptr;
@@ -71,11 +70,13 @@ class PanelSweep {
   struct Panel;
 
   Matrix x_;                           // [rows, n]
-  std::vector<float> targets_;         // [strips][block][16]: targets, then errors, of one range
-  std::vector<float> weights_;         // [strips][block][16]: of the same
-  std::vector<float> coefficients_;    // [block][block]: L[p_j, p_i] / L[p_i, p_i], j before i
-  std::vector<float> inverse_;         // [n]: 1 / L[p, p]
-  std::vector<std::uint32_t> starts_;  // upper ends of the groups' ranges of positions, ascending
+  Matrix targets_;                     // [strips][block][16]: targets, then errors, of one range
+  Matrix weights_;                     // [strips][block][16]: of the same
+  std::vector<std::uint8_t> codes_;    // [strips][block][16]: of the same
+  Matrix coefficients_;                // [block][block]: -R[p_j, p_i] / R[p_i, p_i], j before i
+  bool ascending_ = false;             // channels ascend with positions
+  std::vector<float> inverse_;         // [n]: 1 / R[p, p]
+  std::vector<std::uint32_t> starts_;  // positions at which a group begins, ascending
   std::vector<float> tiles_;           // per slot: one group of one strip, and its weights
   std::size_t tile_size_ = 0;
 };
