@@ -71,12 +71,13 @@ QUELL_TARGET_END
 
 namespace quell::bench {
 
-double fma_limit(Executor& executor) {
+double fma_limit(Executor& executor, unsigned repeats) {
 #if QUELL_X86
   using kernels::Isa;
   const bool wide = kernels::has(Isa::avx512);
   if (!kernels::has(Isa::avx2)) return 0;
-  const std::size_t rounds = wide ? 250000 : 500000;  // 12 or 6 cycles each
+  // 12 or 6 cycles a round.
+  const std::size_t rounds = (wide ? std::size_t{250000} : std::size_t{500000}) * repeats;
   const unsigned threads = executor.width();
   const auto start = Clock::now();
   executor.run(threads, 1, [&](std::size_t begin, std::size_t end, unsigned) {
@@ -93,6 +94,7 @@ double fma_limit(Executor& executor) {
   return flops / seconds_since(start) * 1e-9;
 #else
   static_cast<void>(executor);
+  static_cast<void>(repeats);
   return 0;
 #endif
 }

@@ -11,8 +11,9 @@
 namespace quell::bench {
 
 /// f32 fused multiply-adds, 2 flops each, from registers alone, on all threads of the executor,
-/// with the widest vectors that the instruction-set cap allows: GFLOP/s. Takes some 3 ms.
-double fma_limit(Executor& executor);
+/// with the widest vectors that the instruction-set cap allows: GFLOP/s. Takes some 3 ms for each
+/// of `repeats`.
+double fma_limit(Executor& executor, unsigned repeats = 1);
 
 /// Bytes a second at which all threads together read `bytes` bytes once: GB/s.
 double read_limit(Executor& executor, const std::byte* data, std::size_t bytes);

@@ -24,16 +24,12 @@
 #include <numeric>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include <Eigen/Dense>
 
+#include "limits.hpp"
 #include "linalg/linalg.hpp"
 #include "quell/core/random.hpp"
 #include "quell/core/tensor.hpp"
-#include "quell/kernels/isa.hpp"
 #include "quell/quant/methods.hpp"
 
 #if defined(QUELL_OPENBLAS)
@@ -55,46 +51,6 @@ double seconds_since(Clock::time_point begin) {
 
 // ---------------------------------------------------------------- the limit
 
-constexpr int kRounds = 2'000'000;  // about 50 ms: processor time is counted in ticks of 4 ms
-
-#if defined(__x86_64__)
-// Ten independent chains hide a latency of 4 to 5 cycles on two units. Returns floating-point
-// operations.
-__attribute__((target("avx512f"), noinline)) double spin_avx512() {
-  __m512 x[10];
-  for (int i = 0; i < 10; ++i) x[i] = _mm512_set1_ps(static_cast<float>(i));
-  __m512 a = _mm512_set1_ps(0.999F), b = _mm512_set1_ps(0.001F);
-  for (int k = 0; k < kRounds; ++k) {
-    asm volatile("" : "+v"(a), "+v"(b));
-    for (int i = 0; i < 10; ++i) x[i] = _mm512_fmadd_ps(x[i], a, b);
-  }
-  float sum = 0;
-  for (int i = 0; i < 10; ++i) sum += _mm512_reduce_add_ps(x[i]);
-  benchmark::DoNotOptimize(sum);
-  return 10.0 * 32 * kRounds;
-}
-__attribute__((target("avx2,fma"), noinline)) double spin_avx2() {
-  __m256 x[10];
-  for (int i = 0; i < 10; ++i) x[i] = _mm256_set1_ps(static_cast<float>(i));
-  __m256 a = _mm256_set1_ps(0.999F), b = _mm256_set1_ps(0.001F);
-  for (int k = 0; k < kRounds; ++k) {
-    asm volatile("" : "+x"(a), "+x"(b));
-    for (int i = 0; i < 10; ++i) x[i] = _mm256_fmadd_ps(x[i], a, b);
-  }
-  for (int i = 1; i < 10; ++i) x[0] = _mm256_add_ps(x[0], x[i]);
-  benchmark::DoNotOptimize(x[0]);
-  return 10.0 * 16 * kRounds;
-}
-#endif
-
-double spin() {
-#if defined(__x86_64__)
-  if (quell::kernels::has(quell::kernels::Isa::avx512)) return spin_avx512();
-  if (quell::kernels::has(quell::kernels::Isa::avx2)) return spin_avx2();
-#endif
-  return 0;
-}
-
 /// Seconds by the wall and by the processors (all threads together).
 struct Stopwatch {
   Clock::time_point begin = Clock::now();
@@ -106,19 +62,15 @@ struct Stopwatch {
   }
 };
 
-/// Operations per second, over about 50 ms.
+/// Operations per second, over about 50 ms: processor time is counted in ticks of 4 ms.
 struct Limit {
   double wall = 0;           // of all threads together
   double per_processor = 0;  // of one processor, by its own time
 };
 Limit multiply_limit(Executor& executor) {
-  std::vector<double> done(executor.width());
   const Stopwatch watch;
-  executor.run(executor.width(), 1, [&](std::size_t first, std::size_t last, unsigned) {
-    for (std::size_t i = first; i < last; ++i) done[i] = spin();
-  });
-  const double all = std::accumulate(done.begin(), done.end(), 0.0);
-  return {all / watch.seconds(), all / watch.processor_seconds()};
+  const double wall = 1e9 * quell::bench::fma_limit(executor, 16);
+  return {wall, wall * watch.seconds() / watch.processor_seconds()};
 }
 
 /// Times `solve` once per iteration between two measurements of the limit, after `prepare`.

@@ -82,14 +82,6 @@ Result<Matrix> SiteStatistics::mean_moment() const {
   return mean;
 }
 
-std::uint64_t Statistics::bytes() const noexcept {
-  std::uint64_t total = 0;
-  for (const auto& [key, site] : sites) {
-    total += site.moment.size() * sizeof(double) + 4 * site.sum.size() * sizeof(double);
-  }
-  return total;
-}
-
 Result<std::string> model_fingerprint(const model::Model& model) {
   // Reading all of a large model to name it would take as long as a pass over it; the first 4 KiB
   // of every tensor tell any two trainings apart.
@@ -106,14 +98,10 @@ Result<std::string> model_fingerprint(const model::Model& model) {
   return io::sha256_hex(text);
 }
 
-Result<Statistics> merge_statistics(std::vector<Statistics> parts) {
+Result<StatisticsInfo> merged_info(std::span<const StatisticsInfo> parts) {
   if (parts.empty()) return Error{ErrorCode::usage, "no statistics to merge"};
-  std::sort(parts.begin(), parts.end(), [](const Statistics& a, const Statistics& b) {
-    return a.merged_parts < b.merged_parts;
-  });
-  Statistics total = std::move(parts.front());
-  for (std::size_t p = 1; p < parts.size(); ++p) {
-    Statistics& part = parts[p];
+  StatisticsInfo total = parts.front();
+  for (const StatisticsInfo& part : parts.subspan(1)) {
     if (part.model_fingerprint != total.model_fingerprint) {
       return Error{ErrorCode::usage, "the statistics were made for different models: " +
                                          total.model_fingerprint.substr(0, 12) + " and " +
@@ -131,30 +119,39 @@ Result<Statistics> merge_statistics(std::vector<Statistics> parts) {
                                            std::to_string(total.parts) + " is given twice"};
       }
     }
-    if (part.sites.size() != total.sites.size()) {
-      return Error{ErrorCode::usage, "the parts hold statistics of " +
-                                         std::to_string(total.sites.size()) + " and " +
-                                         std::to_string(part.sites.size()) + " inputs"};
-    }
-    for (auto& [key, site] : total.sites) {
-      const auto found = part.sites.find(key);
-      if (found == part.sites.end()) {
-        return Error{ErrorCode::usage, "layer " + std::to_string(key.first) + ", " +
-                                           std::string(to_string(key.second)) +
-                                           ": missing from a part"};
-      }
-      QUELL_TRY(site.merge(found->second));
+    if (part.channels != total.channels) {
+      return Error{ErrorCode::usage, "the parts hold statistics of different inputs"};
     }
     total.merged_parts.insert(total.merged_parts.end(), part.merged_parts.begin(),
                               part.merged_parts.end());
     std::sort(total.merged_parts.begin(), total.merged_parts.end());
     total.tokens_fed += part.tokens_fed;
-    part.sites.clear();
   }
   if (total.merged_parts.size() == total.parts) {
-    total.part = total.parts = 1;
+    total.parts = 1;
     total.merged_parts = {1};
   }
+  return total;
+}
+
+Result<StatisticsInfo> merge_statistics(std::vector<StatisticsFile> parts,
+                                        const std::filesystem::path& path) {
+  std::sort(parts.begin(), parts.end(), [](const StatisticsFile& a, const StatisticsFile& b) {
+    return a.info().merged_parts < b.info().merged_parts;
+  });
+  std::vector<StatisticsInfo> infos;
+  for (const StatisticsFile& part : parts) infos.push_back(part.info());
+  QUELL_TRY(total, merged_info(infos));
+  QUELL_TRY(writer, StatisticsWriter::create(path, total));
+  for (const auto& [key, channels] : total.channels) {
+    QUELL_TRY(sum, parts.front().read(key));
+    for (std::size_t p = 1; p < parts.size(); ++p) {
+      QUELL_TRY(part, parts[p].read(key));
+      QUELL_TRY(sum.merge(part));
+    }
+    QUELL_TRY(writer.add(key, sum));
+  }
+  QUELL_TRY(writer.commit());
   return total;
 }
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Statistics files: one safetensors file, per input a [5, IC] table of channel sums and, where
-// collected, the [IC, IC] second moment, all F64. What belongs to the whole is JSON in the
-// metadata.
+// Statistics files: one safetensors file, per input a [4, IC] table of channel sums and the [IC,
+// IC] second moment, all F64. What belongs to the whole is JSON in the metadata.
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -12,8 +11,12 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <optional>
+#include <set>
 
 #include "quell/calib/statistics.hpp"
+#include "quell/core/panic.hpp"
 #include "quell/io/json.hpp"
 #include "quell/io/safetensors.hpp"
 
@@ -28,6 +31,23 @@ std::string site_name(const SiteKey& key) {
   return std::to_string(key.first) + "." + std::string(to_string(key.second));
 }
 
+std::string channels_name(const SiteKey& key) {
+  return site_name(key) + ".channels";
+}
+std::string moment_name(const SiteKey& key) {
+  return site_name(key) + ".moment";
+}
+
+std::optional<SiteKey> site_key(const std::string& name) {
+  const auto dot = name.find('.');
+  if (dot == std::string::npos) return std::nullopt;
+  for (const model::Site site : model::kSites) {
+    const SiteKey key{static_cast<std::uint32_t>(std::strtoul(name.c_str(), nullptr, 10)), site};
+    if (site_name(key) == name) return key;
+  }
+  return std::nullopt;
+}
+
 Error io_error(const std::string& name, const char* what) {
   return Error{ErrorCode::resource, name + ": could not be " + what + ": " + std::strerror(errno),
                name};
@@ -39,20 +59,24 @@ class AtomicFile {
   explicit AtomicFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".XXXXXX") {
     file_ = ::mkostemp(temporary_.data(), O_CLOEXEC);
   }
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
   ~AtomicFile() {
     if (file_ >= 0) {
       ::close(file_);
       ::unlink(temporary_.c_str());
     }
   }
-  Status write(const void* data, std::size_t size) {
+  const std::string& path() const { return path_; }
+  Status write(std::uint64_t offset, const void* values, std::size_t size) {
     if (file_ < 0) return io_error(path_, "created");
-    const char* at = static_cast<const char*>(data);
+    const char* at = static_cast<const char*>(values);
     while (size > 0) {
-      const ssize_t done = ::write(file_, at, size);
+      const ssize_t done = ::pwrite(file_, at, size, static_cast<off_t>(offset));
       if (done < 0 && errno == EINTR) continue;
       if (done <= 0) return io_error(path_, "written");
       at += done;
+      offset += static_cast<std::uint64_t>(done);
       size -= static_cast<std::size_t>(done);
     }
     return ok();
@@ -88,161 +112,193 @@ Result<std::vector<double>> read_doubles(const io::Checkpoint& file, const io::T
 
 }  // namespace
 
-Status write_statistics(const std::filesystem::path& path, const Statistics& statistics) {
+struct StatisticsWriter::State {
+  State(const std::string& path, StatisticsInfo what) : file(path), info(std::move(what)) {}
+  AtomicFile file;
+  StatisticsInfo info;
+  std::map<std::string, std::uint64_t> offsets;  // of each tensor in the file
+  std::set<SiteKey> added;
+};
+
+StatisticsWriter::StatisticsWriter(std::unique_ptr<State> state) noexcept
+    : state_(std::move(state)) {}
+StatisticsWriter::StatisticsWriter(StatisticsWriter&&) noexcept = default;
+StatisticsWriter::~StatisticsWriter() = default;
+
+Result<StatisticsWriter> StatisticsWriter::create(const std::filesystem::path& path,
+                                                  StatisticsInfo info) {
   io::Json header = io::Json::object();
   header.set("schema", kSchema);
-  header.set("model", statistics.model_fingerprint);
-  header.set("corpus", statistics.corpus_fingerprint);
-  header.set("parts", statistics.parts);
+  header.set("model", info.model_fingerprint);
+  header.set("corpus", info.corpus_fingerprint);
+  header.set("parts", info.parts);
   io::Json merged = io::Json::array();
-  for (const std::uint32_t part : statistics.merged_parts) merged.push(part);
+  for (const std::uint32_t part : info.merged_parts) merged.push(part);
   header.set("merged_parts", std::move(merged));
-  header.set("tokens_fed", statistics.tokens_fed);
+  header.set("tokens_fed", info.tokens_fed);
   io::Json tokens = io::Json::object();
   std::vector<io::TensorPlan> plans;
-  for (const auto& [key, site] : statistics.sites) {
-    tokens.set(site_name(key), site.tokens);
-    const std::uint64_t channels = site.sum.size();
-    plans.push_back({site_name(key) + ".channels", DType::f64, {kTableRows, channels}});
-    if (site.moment.size() != 0) {
-      plans.push_back({site_name(key) + ".moment", DType::f64, {channels, channels}});
-    }
+  for (const auto& [key, channels] : info.channels) {
+    tokens.set(site_name(key), info.tokens_fed);
+    plans.push_back({channels_name(key), DType::f64, {kTableRows, channels}});
+    plans.push_back({moment_name(key), DType::f64, {channels, channels}});
   }
   header.set("tokens", std::move(tokens));
   const io::MetadataEntry metadata[] = {{std::string(kKey), header.dump()}};
   QUELL_TRY(plan, io::plan_folder(plans, ~std::uint64_t{0}, metadata));
 
-  AtomicFile file(path.string());
-  QUELL_TRY(file.write(plan.shards[0].header.data(), plan.shards[0].header.size()));
-  std::vector<const io::TensorPlan*> order;
-  for (const io::TensorPlan& tensor : plan.tensors) order.push_back(&tensor);
-  std::sort(order.begin(), order.end(),
-            [](const auto* a, const auto* b) { return a->offset < b->offset; });
-  for (const io::TensorPlan* tensor : order) {
-    const auto dot = tensor->name.rfind('.');
-    const std::string name = tensor->name.substr(0, dot);
-    const auto found =
-        std::find_if(statistics.sites.begin(), statistics.sites.end(),
-                     [&](const auto& entry) { return site_name(entry.first) == name; });
-    const SiteStatistics& site = found->second;
-    if (tensor->name.ends_with(".moment")) {
-      QUELL_TRY(file.write(site.moment.data(), site.moment.size() * sizeof(double)));
-      continue;
-    }
-    const std::vector<double> largest(site.max_abs.begin(), site.max_abs.end());
-    for (const auto* values : {&site.sum, &site.sum_squares, &site.sum_abs, &largest}) {
-      QUELL_TRY(file.write(values->data(), values->size() * sizeof(double)));
-    }
+  auto state = std::make_unique<State>(path.string(), std::move(info));
+  for (const io::TensorPlan& tensor : plan.tensors) {
+    state->offsets.emplace(tensor.name, tensor.offset);
   }
-  return file.commit();
+  const std::string& start = plan.shards[0].header;
+  QUELL_TRY(state->file.write(0, start.data(), start.size()));
+  return StatisticsWriter(std::move(state));
 }
 
-Result<Statistics> read_statistics(const std::filesystem::path& path) {
-  const std::string name = path.string();
+Status StatisticsWriter::add(const SiteKey& key, const SiteStatistics& site) {
+  const StatisticsInfo& info = state_->info;
+  const auto expected = info.channels.find(key);
+  if (expected == info.channels.end() || expected->second != site.sum.size() ||
+      site.moment.rows() != site.sum.size() || site.tokens != info.tokens_fed) {
+    return Error{ErrorCode::numeric, state_->file.path() + ": " + site_name(key) + " has " +
+                                         std::to_string(site.sum.size()) + " channels and saw " +
+                                         std::to_string(site.tokens) +
+                                         " tokens, not what was announced"};
+  }
+  std::uint64_t offset = state_->offsets.at(channels_name(key));
+  const std::vector<double> largest(site.max_abs.begin(), site.max_abs.end());
+  for (const auto* values : {&site.sum, &site.sum_squares, &site.sum_abs, &largest}) {
+    QUELL_TRY(state_->file.write(offset, values->data(), values->size() * sizeof(double)));
+    offset += values->size() * sizeof(double);
+  }
+  state_->added.insert(key);
+  return state_->file.write(state_->offsets.at(moment_name(key)), site.moment.data(),
+                            site.moment.size() * sizeof(double));
+}
+
+Status StatisticsWriter::commit() {
+  QUELL_ASSERT(state_->added.size() == state_->info.channels.size());
+  return state_->file.commit();
+}
+
+Result<StatisticsFile> StatisticsFile::open(const std::filesystem::path& path) {
   QUELL_TRY(file, io::Checkpoint::open(path));
+  StatisticsFile statistics(path.string(), std::move(file));
+  QUELL_TRY(statistics.read_header());
+  return statistics;
+}
+
+Status StatisticsFile::read_header() {
   const auto bad = [&](const std::string& what) {
-    return Error{ErrorCode::parse, name + ": " + what, name};
+    return Error{ErrorCode::parse, path_ + ": " + what, path_};
   };
   std::string text;
-  for (const io::MetadataEntry& entry : file.metadata()) {
+  for (const io::MetadataEntry& entry : file_.metadata()) {
     if (entry.key == kKey) text = entry.value;
   }
-  if (text.empty())
+  if (text.empty()) {
     return bad("not a statistics file of quell (no " + std::string(kKey) + " in its metadata)");
-  QUELL_TRY(header, io::parse_json(text, name));
-  const io::JsonFields fields(header, name);
+  }
+  QUELL_TRY(header, io::parse_json(text, path_));
+  const io::JsonFields fields(header, path_);
   QUELL_TRY(schema, fields.unsigned_integer("schema", 0, 1'000'000));
   if (schema != kSchema) {
     return Error{ErrorCode::unsupported,
-                 name + ": schema " + std::to_string(schema) + ", this program reads " +
+                 path_ + ": schema " + std::to_string(schema) + ", this program reads " +
                      std::to_string(kSchema) + "; use the version of quell that made it",
-                 name};
+                 path_};
   }
-  Statistics statistics;
   QUELL_TRY(model, fields.text("model"));
   QUELL_TRY(corpus, fields.text("corpus"));
   QUELL_TRY(parts, fields.unsigned_integer("parts", 1, 1'000'000));
   QUELL_TRY(tokens_fed, fields.unsigned_integer("tokens_fed", 0, std::uint64_t{1} << 53));
-  statistics.model_fingerprint = model;
-  statistics.corpus_fingerprint = corpus;
-  statistics.parts = static_cast<std::uint32_t>(parts);
-  statistics.tokens_fed = tokens_fed;
+  info_.model_fingerprint = model;
+  info_.corpus_fingerprint = corpus;
+  info_.parts = static_cast<std::uint32_t>(parts);
+  info_.tokens_fed = tokens_fed;
   if (const io::Json* merged = fields.find("merged_parts")) {
     for (const io::Json& item : merged->items()) {
       if (!item.is(io::Json::Kind::integer) || item.as_integer() < 1 ||
           item.as_integer() > static_cast<std::int64_t>(parts)) {
         return bad("merged_parts holds something other than part numbers");
       }
-      statistics.merged_parts.push_back(static_cast<std::uint32_t>(item.as_integer()));
+      info_.merged_parts.push_back(static_cast<std::uint32_t>(item.as_integer()));
     }
   }
-  if (!std::is_sorted(statistics.merged_parts.begin(), statistics.merged_parts.end()) ||
-      statistics.merged_parts.empty()) {
+  const std::vector<std::uint32_t>& merged_parts = info_.merged_parts;
+  if (merged_parts.empty() || std::adjacent_find(merged_parts.begin(), merged_parts.end(),
+                                                 std::greater_equal<>()) != merged_parts.end()) {
     return bad("merged_parts is empty or not ascending");
   }
-  statistics.part = statistics.merged_parts.front();
   const io::Json* tokens = fields.find("tokens");
   if (tokens == nullptr || !tokens->is(io::Json::Kind::object)) return bad("no token counts");
-
-  for (const auto& [key, count] : tokens->members()) {
-    const auto dot = key.find('.');
-    SiteKey site_key{};
-    bool known = false;
-    for (const model::Site site : model::kSites) {
-      if (dot == std::string::npos || key.substr(dot + 1) != to_string(site)) continue;
-      site_key = {static_cast<std::uint32_t>(std::strtoul(key.c_str(), nullptr, 10)), site};
-      known = site_name(site_key) == key;
-    }
-    if (!known) return bad("the input " + key + " is not known");
-    SiteStatistics site;
+  for (const auto& [name, count] : tokens->members()) {
+    const auto key = site_key(name);
+    if (!key) return bad("the input " + name + " is not known");
     if (!count.is(io::Json::Kind::integer) || count.as_integer() < 0 ||
         static_cast<std::uint64_t>(count.as_integer()) != tokens_fed) {
-      return bad(key + " counts other tokens than the " + std::to_string(tokens_fed) +
+      return bad(name + " counts other tokens than the " + std::to_string(tokens_fed) +
                  " that were fed");
     }
-    site.tokens = tokens_fed;
-    const io::TensorInfo* table = file.find(key + ".channels");
+    const io::TensorInfo* table = file_.find(channels_name(*key));
     if (table == nullptr || table->dtype != DType::f64 || table->shape.size() != 2 ||
         table->shape[0] != kTableRows || table->shape[1] == 0) {
-      return bad(key + ".channels is missing or has the wrong shape");
+      return bad(channels_name(*key) + " is missing or has the wrong shape");
     }
-    const auto channels = static_cast<std::size_t>(table->shape[1]);
-    QUELL_TRY(values, read_doubles(file, *table, name));
-    const auto row = [&](std::size_t r) {
-      const auto begin = values.begin() + static_cast<std::ptrdiff_t>(r * channels);
-      return std::vector<double>(begin, begin + static_cast<std::ptrdiff_t>(channels));
-    };
-    site.sum = row(0);
-    site.sum_squares = row(1);
-    site.sum_abs = row(2);
-    for (const double value : row(3)) site.max_abs.push_back(static_cast<float>(value));
-    if (const io::TensorInfo* moment = file.find(key + ".moment")) {
-      if (moment->dtype != DType::f64 ||
-          moment->shape != std::vector<std::uint64_t>{channels, channels}) {
-        return bad(key + ".moment has the wrong shape");
-      }
-      QUELL_TRY(matrix, Matrix64::uninitialized(channels, channels));
-      QUELL_TRY(file.read(*moment, std::as_writable_bytes(matrix.values())));
-      for (std::size_t i = 0; i < channels; ++i) {
-        for (std::size_t j = 0; j < channels; ++j) {
-          if (!std::isfinite(matrix(i, j)) || (j > i && matrix(i, j) != 0)) {
-            return bad(key + ".moment is damaged at [" + std::to_string(i) + ", " +
-                       std::to_string(j) + "]");
-          }
-        }
-        // The diagonal was summed from products in float32 and the table in double: they agree to
-        // float32 rounding of a chunk of 2,048 terms, 2048 * 2^-24, however the file came to be.
-        const double expected = site.sum_squares[i];
-        if (std::abs(matrix(i, i) - expected) > 2e-4 * expected + 1e-30) {
-          return bad(key + ".moment disagrees with the channel sums at channel " +
-                     std::to_string(i));
-        }
-      }
-      site.moment = std::move(matrix);
+    const std::uint64_t channels = table->shape[1];
+    const io::TensorInfo* moment = file_.find(moment_name(*key));
+    if (moment == nullptr || moment->dtype != DType::f64 ||
+        moment->shape != std::vector<std::uint64_t>{channels, channels}) {
+      return bad(moment_name(*key) + " is missing or has the wrong shape");
     }
-    statistics.sites.emplace(site_key, std::move(site));
+    info_.channels.emplace(*key, channels);
   }
-  return statistics;
+  return ok();
+}
+
+Result<SiteStatistics> StatisticsFile::read(const SiteKey& key) const {
+  const auto bad = [&](const std::string& what) {
+    return Error{ErrorCode::parse, path_ + ": " + what, path_};
+  };
+  const auto found = info_.channels.find(key);
+  if (found == info_.channels.end()) return bad("no input " + site_name(key));
+  const auto channels = static_cast<std::size_t>(found->second);
+  SiteStatistics site;
+  site.tokens = info_.tokens_fed;
+  QUELL_TRY(values, read_doubles(file_, *file_.find(channels_name(key)), path_));
+  const auto row = [&](std::size_t r) {
+    const auto begin = values.begin() + static_cast<std::ptrdiff_t>(r * channels);
+    return std::vector<double>(begin, begin + static_cast<std::ptrdiff_t>(channels));
+  };
+  site.sum = row(0);
+  site.sum_squares = row(1);
+  site.sum_abs = row(2);
+  for (const double value : row(3)) site.max_abs.push_back(static_cast<float>(value));
+  QUELL_TRY(matrix, Matrix64::uninitialized(channels, channels));
+  QUELL_TRY(file_.read(*file_.find(moment_name(key)), std::as_writable_bytes(matrix.values())));
+  for (std::size_t i = 0; i < channels; ++i) {
+    for (std::size_t j = 0; j < channels; ++j) {
+      if (!std::isfinite(matrix(i, j)) || (j > i && matrix(i, j) != 0)) {
+        return bad(moment_name(key) + " is damaged at [" + std::to_string(i) + ", " +
+                   std::to_string(j) + "]");
+      }
+    }
+    // The diagonal was summed from products in float32 and the table in double: they agree to
+    // float32 rounding of a chunk of 2,048 terms, 2048 * 2^-24, however the file came to be.
+    const double expected = site.sum_squares[i];
+    if (std::abs(matrix(i, i) - expected) > 2e-4 * expected + 1e-30) {
+      return bad(moment_name(key) + " disagrees with the channel sums at channel " +
+                 std::to_string(i));
+    }
+  }
+  site.moment = std::move(matrix);
+  return site;
+}
+
+Status StatisticsFile::check() const {
+  for (const auto& [key, channels] : info_.channels) QUELL_TRY(read(key));
+  return ok();
 }
 
 }  // namespace quell::calib

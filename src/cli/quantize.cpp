@@ -235,7 +235,7 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
 
   QuantizeResult result;
   std::optional<calib::Corpus> corpus;
-  std::optional<calib::Statistics> statistics;
+  std::optional<calib::StatisticsFile> statistics;
   if (arguments.data.given()) {
     QUELL_TRY(read, read_corpus(model, arguments.data, true));
     corpus = std::move(read);
@@ -243,34 +243,33 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
   }
   if (!arguments.save_statistics.empty()) {
     if (!corpus) return usage("--save-stats needs calibration text: give --calib");
-    const std::filesystem::path file = arguments.save_statistics;
-    const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
-    QUELL_TRY(collected,
-              pipeline::collect_statistics(model, *corpus, shard.part, shard.parts,
-                                           limits.max_memory, folder, executor, observer));
-    QUELL_TRY(calib::write_statistics(file, collected));
+    QUELL_TRY(pipeline::save_statistics(model, *corpus, shard.part, shard.parts, limits.max_memory,
+                                        arguments.save_statistics, executor, observer));
     if (!arguments.shard.empty() || arguments.output.empty()) {
       result.statistics = arguments.save_statistics;
       return result;
     }
-    statistics = std::move(collected);
+    QUELL_TRY(made, calib::StatisticsFile::open(arguments.save_statistics));
+    statistics = std::move(made);
     corpus.reset();
   }
   if (!arguments.statistics.empty()) {
-    QUELL_TRY(read, calib::read_statistics(arguments.statistics));
+    QUELL_TRY(read, calib::StatisticsFile::open(arguments.statistics));
+    const calib::StatisticsInfo& info = read.info();
     QUELL_TRY(fingerprint, calib::model_fingerprint(model));
-    if (read.model_fingerprint != fingerprint) {
+    if (info.model_fingerprint != fingerprint) {
       return Error{ErrorCode::parse,
                    arguments.statistics + ": made for model " +
-                       read.model_fingerprint.substr(0, 12) + ", " + arguments.model +
+                       info.model_fingerprint.substr(0, 12) + ", " + arguments.model +
                        " is model " + fingerprint.substr(0, 12),
                    arguments.statistics};
     }
-    if (read.parts != 1) {
-      return usage(arguments.statistics + " holds " + std::to_string(read.merged_parts.size()) +
-                   " of " + std::to_string(read.parts) +
+    if (info.parts != 1) {
+      return usage(arguments.statistics + " holds " + std::to_string(info.merged_parts.size()) +
+                   " of " + std::to_string(info.parts) +
                    " parts; merge all of them first (quell stats merge)");
     }
+    QUELL_TRY(read.check());
     statistics = std::move(read);
   }
   if (arguments.nonfinite == "skip") {

@@ -21,25 +21,24 @@ class StatsMerge final : public Command {
   }
 
   Status run() override {
-    std::vector<calib::Statistics> parts;
+    std::vector<calib::StatisticsFile> parts;
     for (const std::string& input : inputs_) {
-      QUELL_TRY(part, calib::read_statistics(input));
+      QUELL_TRY(part, calib::StatisticsFile::open(input));
       parts.push_back(std::move(part));
     }
-    QUELL_TRY(merged, calib::merge_statistics(std::move(parts)));
-    QUELL_TRY(calib::write_statistics(output_, merged));
+    QUELL_TRY(merged, calib::merge_statistics(std::move(parts), output_));
     const bool whole = merged.parts == 1;
     if (limits.json) {
       io::Json json = begin_json("stats merge");
       json.set("output", output_);
       json.set("tokens", merged.tokens_fed);
-      json.set("inputs", static_cast<std::uint64_t>(merged.sites.size()));
+      json.set("inputs", static_cast<std::uint64_t>(merged.channels.size()));
       json.set("complete", whole);
       print_json(std::move(json));
       return ok();
     }
     fmt::print("{}: {} tokens, {} inputs of linear layers{}\n", output_, merged.tokens_fed,
-               merged.sites.size(),
+               merged.channels.size(),
                whole ? std::string()
                      : fmt::format(" (parts {} of {}: some are still missing)",
                                    merged.merged_parts.size(), merged.parts));

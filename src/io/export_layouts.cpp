@@ -112,15 +112,6 @@ Status check_encoded(const ModulePlan& module, std::span<const TensorPlan> plan,
   return ok();
 }
 
-std::string shape_text(std::span<const std::uint64_t> shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    if (i != 0) text += ", ";
-    text += std::to_string(shape[i]);
-  }
-  return text + "]";
-}
-
 std::string file_of(const Checkpoint& checkpoint, const TensorInfo& info) {
   const auto& files = checkpoint.files();
   return info.file < files.size() ? files[info.file].string() : std::string();

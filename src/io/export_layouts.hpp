@@ -49,7 +49,6 @@ std::vector<float> scales_from_bytes(std::span<const std::byte> bytes, ScaleType
 Result<const TensorInfo*> expect_tensor(const Checkpoint& checkpoint, const std::string& name,
                                         std::span<const DType> dtypes,
                                         std::span<const std::uint64_t> shape);
-std::string shape_text(std::span<const std::uint64_t> shape);
 /// The file that holds a tensor, for errors.
 std::string file_of(const Checkpoint& checkpoint, const TensorInfo& info);
 Result<std::vector<std::byte>> read_bytes(const Checkpoint& checkpoint, const TensorInfo& info);

@@ -52,7 +52,7 @@ Status measure(TensorPlan& tensor) {
       std::any_of(tensor.shape.begin(), tensor.shape.end(),
                   [](std::uint64_t dimension) { return dimension > limits::kLargestInteger; });
   if (too_long || count.bytes > limits::kLargestInteger) {
-    return plan_fault(tensor.name, "of shape " + dimensions_text(tensor.shape) + " has " +
+    return plan_fault(tensor.name, "of shape " + shape_text(tensor.shape) + " has " +
                                        std::to_string(count.bytes) +
                                        " bytes, more than the format allows");
   }

@@ -238,7 +238,7 @@ class HeaderBuilder final : public SaxPlaces {
     if (!count.fault.empty()) return fail_tensor(count.fault);
     if (count.bytes != tensor.bytes) {
       return fail_tensor("of dtype " + std::string(to_string(tensor.dtype)) + " and shape " +
-                         dimensions_text(tensor.shape) + " needs " + std::to_string(count.bytes) +
+                         shape_text(tensor.shape) + " needs " + std::to_string(count.bytes) +
                          " bytes, but its data_offsets span " + std::to_string(tensor.bytes));
     }
     return true;
@@ -341,15 +341,6 @@ Status check_tiling(const std::vector<TensorInfo>& tensors, std::uint64_t data_b
 
 }  // namespace
 
-std::string dimensions_text(std::span<const std::uint64_t> shape) {
-  std::string text = "[";
-  for (const std::uint64_t dimension : shape) {
-    if (text.size() > 1) text += ", ";
-    text += std::to_string(dimension);
-  }
-  return text + ']';
-}
-
 ByteCount byte_count(DType dtype, std::span<const std::uint64_t> shape) {
   // A zero among huge dimensions makes no bytes, but the product of the others is what callers
   // compute when they flatten the shape, so it has to fit as well.
@@ -361,13 +352,12 @@ ByteCount byte_count(DType dtype, std::span<const std::uint64_t> shape) {
   }
   const auto total_bits = elements ? checked_multiply(*elements, bits(dtype)) : std::nullopt;
   if (!total_bits) {
-    return {0, "has the shape " + dimensions_text(shape) + ", whose size overflows 64 bits"};
+    return {0, "has the shape " + shape_text(shape) + ", whose size overflows 64 bits"};
   }
   if (empty) return {0, {}};
   if (*total_bits % 8 != 0) {
-    return {0, "of dtype " + std::string(to_string(dtype)) + " and shape " +
-                   dimensions_text(shape) + " has " + std::to_string(*total_bits) +
-                   " bits and ends inside a byte"};
+    return {0, "of dtype " + std::string(to_string(dtype)) + " and shape " + shape_text(shape) +
+                   " has " + std::to_string(*total_bits) + " bits and ends inside a byte"};
   }
   return {*total_bits / 8, {}};
 }

@@ -41,7 +41,4 @@ struct ByteCount {
 };
 ByteCount byte_count(DType dtype, std::span<const std::uint64_t> shape);
 
-/// "[2, 3]".
-std::string dimensions_text(std::span<const std::uint64_t> shape);
-
 }  // namespace quell::io

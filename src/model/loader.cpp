@@ -24,15 +24,6 @@ namespace fs = std::filesystem;
 // Rows of the head compared at a time hold about this many bytes.
 constexpr std::uint64_t kCompareBytes = 4u << 20;
 
-std::string shape_text(std::span<const std::uint64_t> shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    if (i != 0) text += ", ";
-    text += std::to_string(shape[i]);
-  }
-  return text + "]";
-}
-
 /// A number of the config that shapes follow from, as "name value".
 std::string sizes_text(const Architecture& architecture, const io::Json& json) {
   std::string text;

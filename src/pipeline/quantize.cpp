@@ -118,7 +118,7 @@ class Run {
     identity.set("model", fingerprint);
     identity.set("calibration", options_.corpus != nullptr ? calib::fingerprint(*options_.corpus)
                                 : options_.statistics != nullptr
-                                    ? "statistics of " + options_.statistics->corpus_fingerprint
+                                    ? "statistics of " + options_.statistics->info().corpus_fingerprint
                                     : std::string("none"));
     identity.set("layout", plan_.layout->name);
     identity.set("nonfinite", static_cast<int>(options_.nonfinite));
@@ -290,17 +290,21 @@ class Run {
 
   Status with_statistics(const Task& task) {
     if (output_->find_finished(task.linear->name) != nullptr) return take_over(task);
-    Matrix moment;
-    std::uint64_t tokens = 0;
-    if (options_.statistics != nullptr) {
-      const auto found = options_.statistics->sites.find({task.layer, task.site});
-      if (found != options_.statistics->sites.end() && found->second.moment.size() != 0) {
-        QUELL_TRY(mean, found->second.mean_moment());
-        moment = std::move(mean);
-        tokens = found->second.tokens;
-      }
+    const calib::StatisticsFile* file = options_.statistics;
+    const calib::SiteKey key{task.layer, task.site};
+    const bool wanted =
+        includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+    if (file == nullptr || !wanted || !file->info().channels.contains(key)) {
+      return solve(task, {}, 0);
     }
-    return solve(task, moment.view(), tokens);
+    if (moment_key_ != key) {
+      moment_ = Matrix();
+      QUELL_TRY(site, file->read(key));
+      QUELL_TRY(mean, site.mean_moment());
+      moment_ = std::move(mean);
+      moment_key_ = key;
+    }
+    return solve(task, moment_.view(), file->info().tokens_fed);
   }
 
   // A layer that an earlier run finished: its codes are needed for the forward pass.
@@ -442,6 +446,8 @@ class Run {
   std::map<std::uint32_t, std::vector<const Task*>> tasks_;
   bool walking_ = false;                              // the forward pass needs the codes of a block
   std::map<std::string, QuantizedTensor> quantized_;  // of the block at hand
+  Matrix moment_;                                     // read from statistics, shared by its layers
+  std::optional<calib::SiteKey> moment_key_;
   std::set<std::string> made_;
   std::vector<ModuleOutcome> outcomes_;
   std::size_t resumed_ = 0;
@@ -497,18 +503,22 @@ Result<QuantizeOutcome> quantize(const model::Model& model, const Recipe& recipe
   return Run(model, recipe, plan, options, executor, observer).go();
 }
 
-Result<calib::Statistics> collect_statistics(const model::Model& model, const calib::Corpus& corpus,
-                                             std::uint32_t part, std::uint32_t parts,
-                                             std::uint64_t max_memory,
-                                             const std::filesystem::path& spill_folder,
-                                             Executor& executor, Observer& observer) {
-  calib::Statistics statistics;
+Status save_statistics(const model::Model& model, const calib::Corpus& corpus, std::uint32_t part,
+                       std::uint32_t parts, std::uint64_t max_memory,
+                       const std::filesystem::path& file, Executor& executor, Observer& observer) {
+  calib::StatisticsInfo info;
   QUELL_TRY(fingerprint, calib::model_fingerprint(model));
-  statistics.model_fingerprint = fingerprint;
-  statistics.corpus_fingerprint = calib::fingerprint(corpus);
-  statistics.part = part;
-  statistics.parts = parts;
-  statistics.merged_parts = {part};
+  info.model_fingerprint = fingerprint;
+  info.corpus_fingerprint = calib::fingerprint(corpus);
+  info.parts = parts;
+  info.merged_parts = {part};
+  const auto layers = static_cast<std::uint32_t>(model.blocks().size());
+  for (std::uint32_t layer = 0; layer < layers; ++layer) {
+    for (const model::Site site : model::kSites) {
+      info.channels.emplace(calib::SiteKey{layer, site},
+                            linears_at(model.blocks()[layer], site).front()->cols);
+    }
+  }
 
   // A part is a contiguous run of chunks.
   const std::vector<calib::Chunk> all = calib::chunks(corpus);
@@ -528,12 +538,13 @@ Result<calib::Statistics> collect_statistics(const model::Model& model, const ca
     mine.lengths.insert(mine.lengths.end(), lengths,
                         lengths + static_cast<std::ptrdiff_t>(all[c].sequences));
   }
-  statistics.tokens_fed = mine.ids.size();
+  info.tokens_fed = mine.ids.size();
+  QUELL_TRY(writer, calib::StatisticsWriter::create(file, std::move(info)));
 
   QUELL_TRY(engine, engine::Engine::create(model, executor));
   const std::uint64_t limit = max_memory == 0 ? ~std::uint64_t{0} : max_memory / 4;
-  QUELL_TRY(walk, calib::Walk::begin(engine, mine, limit, spill_folder));
-  const auto layers = static_cast<std::uint32_t>(model.blocks().size());
+  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  QUELL_TRY(walk, calib::Walk::begin(engine, mine, limit, folder));
   for (std::uint32_t layer = 0; layer < layers; ++layer) {
     if (observer.stop_requested()) return Error{ErrorCode::interrupted, "stopped"};
     const std::string what = "block " + std::to_string(layer) + ": statistics";
@@ -542,11 +553,9 @@ Result<calib::Statistics> collect_statistics(const model::Model& model, const ca
     QUELL_TRY(sites, walk.collect_and_advance(weights, [](std::uint32_t, model::Site) {
       return calib::SiteWish{true, true};
     }));
-    for (auto& [site, values] : sites) {
-      statistics.sites.emplace(calib::SiteKey{layer, site}, std::move(values));
-    }
+    for (const auto& [site, values] : sites) QUELL_TRY(writer.add({layer, site}, values));
   }
-  return statistics;
+  return writer.commit();
 }
 
 }  // namespace quell::pipeline

@@ -6,7 +6,10 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "quell/core/random.hpp"
+#include "support/files.hpp"
 
 namespace quell::calib {
 namespace {
@@ -76,33 +79,70 @@ TEST(SiteStatistics, RefuseActivationsThatAreNotFinite) {
 }
 
 TEST(MergeStatistics, RefusesPartsOfDifferentThings) {
-  Statistics a, b;
+  StatisticsInfo a, b;
   a.model_fingerprint = b.model_fingerprint = "m";
   a.corpus_fingerprint = b.corpus_fingerprint = "c";
   a.parts = b.parts = 2;
   a.merged_parts = {1};
   b.merged_parts = {2};
-  const auto merged = [](const Statistics& x, const Statistics& y) {
-    std::vector<Statistics> parts;
-    for (const Statistics* s : {&x, &y}) {
-      Statistics copy;
-      copy.model_fingerprint = s->model_fingerprint;
-      copy.corpus_fingerprint = s->corpus_fingerprint;
-      copy.parts = s->parts;
-      copy.merged_parts = s->merged_parts;
-      parts.push_back(std::move(copy));
-    }
-    return merge_statistics(std::move(parts));
+  a.tokens_fed = 5;
+  b.tokens_fed = 7;
+  const auto merged = [](const StatisticsInfo& x, const StatisticsInfo& y) {
+    const StatisticsInfo parts[] = {x, y};
+    return merged_info(parts);
   };
   const auto good = merged(b, a);
   ASSERT_TRUE(good) << good.error().message;
   EXPECT_EQ(good->parts, 1u);
+  EXPECT_EQ(good->tokens_fed, 12u);
   EXPECT_FALSE(merged(a, a));
   b.model_fingerprint = "other";
   EXPECT_FALSE(merged(a, b));
   b.model_fingerprint = "m";
   b.corpus_fingerprint = "other";
   EXPECT_FALSE(merged(a, b));
+  b.corpus_fingerprint = "c";
+  b.channels[{0, model::Site::qkv_in}] = 3;
+  EXPECT_FALSE(merged(a, b));
+}
+
+TEST(StatisticsFile, AppearsWhenCompleteAndHoldsWhatWasAdded) {
+  const test::TemporaryFolder folder;
+  const auto path = folder / "a.stats";
+  SerialExecutor serial;
+  kernels::Context context(serial);
+  const SiteKey key{3, model::Site::qkv_in};
+  SiteStatistics site;
+  const float x[] = {1, 2, 3, 4, 5, 6};
+  ASSERT_TRUE(site.add({x, 2, 3}, true, context));
+  StatisticsInfo info;
+  info.merged_parts = {1};
+  info.tokens_fed = 2;
+  info.channels[key] = 3;
+  {
+    auto abandoned = StatisticsWriter::create(path, info);
+    ASSERT_TRUE(abandoned);
+    ASSERT_TRUE(abandoned->add(key, site));
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+  auto writer = StatisticsWriter::create(path, info);
+  ASSERT_TRUE(writer);
+  site.tokens = 1;
+  EXPECT_FALSE(writer->add(key, site));
+  site.tokens = 2;
+  EXPECT_FALSE(writer->add({4, model::Site::qkv_in}, site));
+  ASSERT_TRUE(writer->add(key, site));
+  ASSERT_TRUE(writer->commit());
+  const auto file = StatisticsFile::open(path);
+  ASSERT_TRUE(file) << file.error().message;
+  EXPECT_TRUE(file->check());
+  const auto read = file->read(key);
+  ASSERT_TRUE(read) << read.error().message;
+  EXPECT_EQ(read->tokens, 2u);
+  EXPECT_EQ(read->sum, site.sum);
+  EXPECT_EQ(read->max_abs, site.max_abs);
+  EXPECT_EQ(read->moment(2, 0), 1 * 3 + 4 * 6);
+  EXPECT_FALSE(file->read({4, model::Site::qkv_in}));
 }
 
 }  // namespace

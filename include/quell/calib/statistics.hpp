@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -15,6 +16,7 @@
 
 #include "quell/core/result.hpp"
 #include "quell/core/tensor.hpp"
+#include "quell/io/safetensors.hpp"
 #include "quell/kernels/context.hpp"
 #include "quell/model/model.hpp"
 
@@ -40,30 +42,71 @@ struct SiteStatistics {
 
 using SiteKey = std::pair<std::uint32_t, model::Site>;  // (layer, site)
 
-/// All inputs of a model, and what they were made from.
-struct Statistics {
-  std::map<SiteKey, SiteStatistics> sites;
+/// What statistics were made from, and of which inputs.
+struct StatisticsInfo {
+  std::map<SiteKey, std::uint64_t> channels;  // IC of each input
   std::string model_fingerprint;
-  std::string corpus_fingerprint;  // of the whole corpus, also in a part
-  std::uint32_t part = 1, parts = 1;
-  std::vector<std::uint32_t> merged_parts;  // parts inside, ascending
+  std::string corpus_fingerprint;           // of the whole corpus, also in a part
+  std::uint32_t parts = 1;                  // into which the corpus was cut
+  std::vector<std::uint32_t> merged_parts;  // parts inside, ascending, from 1
   std::uint64_t tokens_fed = 0;
-
-  std::uint64_t bytes() const noexcept;
 };
 
 /// SHA-256 over names, types, shapes and a sample of the weights: the model a file belongs to.
 Result<std::string> model_fingerprint(const model::Model& model);
 
-/// Statistics files are safetensors with a schema version, F64 sums and the fields above as
-/// metadata.
-Status write_statistics(const std::filesystem::path& path, const Statistics& statistics);
-/// Errors: parse (damage, a newer schema, NaN, counts that do not match), unsupported.
-Result<Statistics> read_statistics(const std::filesystem::path& path);
-/// Adds up the parts of one corpus. The order of `parts` does not matter: they are added by number.
-/// Double sums of float32 chunk sums are exact unless chunks differ by more than 2^29 in magnitude,
-/// so the result has the bits of a single run on all but such inputs. Errors: usage (parts of
-/// different models or corpora, a part given twice, a part missing).
-Result<Statistics> merge_statistics(std::vector<Statistics> parts);
+/// A statistics file: safetensors with a schema version, F64 sums, and the fields of StatisticsInfo
+/// as metadata. Inputs are read one at a time, since a model's moments together may be larger than
+/// the model.
+class StatisticsFile {
+ public:
+  /// Reads and checks all but the sums. Errors: missing, parse, unsupported (a newer schema).
+  static Result<StatisticsFile> open(const std::filesystem::path& path);
+
+  const std::string& path() const noexcept { return path_; }
+  const StatisticsInfo& info() const noexcept { return info_; }
+  /// One input. Errors: parse (damage: not finite, moment and channel sums that disagree),
+  /// resource.
+  Result<SiteStatistics> read(const SiteKey& key) const;
+  /// Reads every input once, so that damage shows before work begins.
+  Status check() const;
+
+ private:
+  StatisticsFile(std::string path, io::Checkpoint file)
+      : path_(std::move(path)), file_(std::move(file)) {}
+  Status read_header();
+
+  std::string path_;
+  io::Checkpoint file_;
+  StatisticsInfo info_;
+};
+
+/// Writes a statistics file, input by input in any order. The file appears when it is complete.
+class StatisticsWriter {
+ public:
+  /// Errors: resource.
+  static Result<StatisticsWriter> create(const std::filesystem::path& path, StatisticsInfo info);
+  StatisticsWriter(StatisticsWriter&&) noexcept;
+  ~StatisticsWriter();
+
+  /// Errors: numeric (tokens seen are not tokens fed), resource.
+  Status add(const SiteKey& key, const SiteStatistics& site);
+  /// All inputs of `info` have been added. Error: resource.
+  Status commit();
+
+ private:
+  struct State;
+  explicit StatisticsWriter(std::unique_ptr<State> state) noexcept;
+  std::unique_ptr<State> state_;
+};
+
+/// What merging these parts of one corpus gives. Errors: usage (parts of different models or
+/// corpora, a part given twice, different inputs).
+Result<StatisticsInfo> merged_info(std::span<const StatisticsInfo> parts);
+/// Adds up the parts of one corpus into a file. The order of `parts` does not matter: they are
+/// added by number. Double sums of float32 chunk sums are exact unless chunks differ by more than
+/// 2^29 in magnitude, so the result has the bits of a single run on all but such inputs.
+Result<StatisticsInfo> merge_statistics(std::vector<StatisticsFile> parts,
+                                        const std::filesystem::path& path);
 
 }  // namespace quell::calib

@@ -116,6 +116,16 @@ inline std::optional<std::uint64_t> element_count(std::span<const std::uint64_t>
   return count;
 }
 
+/// A shape as text, "[4, 3]".
+inline std::string shape_text(std::span<const std::uint64_t> shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (i != 0) text += ", ";
+    text += std::to_string(shape[i]);
+  }
+  return text + "]";
+}
+
 // ------------------------------------------------------------------ definitions
 
 // Matrices on small pages cost a page walk every 64 lines, and in a virtual machine a walk goes

@@ -31,8 +31,8 @@ struct QuantizeOptions {
   bool force = false, resume = true;
   std::uint64_t max_memory = 0;  // bytes; 0 = no limit
   Nonfinite nonfinite = Nonfinite::error;
-  const calib::Corpus* corpus = nullptr;          // calibration data to walk, or
-  const calib::Statistics* statistics = nullptr;  // statistics made before, or neither
+  const calib::Corpus* corpus = nullptr;              // calibration data to walk, or
+  const calib::StatisticsFile* statistics = nullptr;  // statistics made before, or neither
 };
 
 struct ModuleOutcome {
@@ -72,12 +72,11 @@ Result<QuantizeOutcome> quantize(const model::Model& model, const Recipe& recipe
                                  Observer& observer);
 
 /// Collects statistics of the model as it is (nothing quantized), for part `part` of `parts` of the
-/// corpus: whole chunks, so that parts add up to one run.
-Result<calib::Statistics> collect_statistics(const model::Model& model, const calib::Corpus& corpus,
-                                             std::uint32_t part, std::uint32_t parts,
-                                             std::uint64_t max_memory,
-                                             const std::filesystem::path& spill_folder,
-                                             Executor& executor, Observer& observer);
+/// corpus, into a file: whole chunks, so that parts add up to one run. One block's moments are in
+/// memory at a time.
+Status save_statistics(const model::Model& model, const calib::Corpus& corpus, std::uint32_t part,
+                       std::uint32_t parts, std::uint64_t max_memory,
+                       const std::filesystem::path& file, Executor& executor, Observer& observer);
 
 /// How much of a budget hidden states may take before they go to disk, given what else is needed.
 /// Error: resource, with the minimum that would do.
