@@ -175,8 +175,17 @@ Result<std::map<model::Site, SiteStatistics>> Walk::collect(const engine::BlockW
   return std::move(tap.sites);
 }
 
-Status Walk::advance(const engine::BlockWeights& weights) {
-  return pass(weights, nullptr, true);
+Status Walk::advance(const engine::BlockWeights& weights, engine::Tap* tap) {
+  return pass(weights, tap, true);
+}
+
+Status Walk::show(std::int32_t layer, engine::Tap& tap) {
+  for (const Chunk& chunk : chunks_) {
+    const MatrixView<float> x = buffer_.view().rows_from(0, chunk.tokens);
+    QUELL_TRY(states_.load(chunk.first_token, x));
+    QUELL_TRY(tap.residual(layer, x));
+  }
+  return ok();
 }
 
 Result<std::map<model::Site, SiteStatistics>> Walk::collect_and_advance(

@@ -245,6 +245,17 @@ Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& 
   return corpus;
 }
 
+TokenText::TokenText(const model::Model& model) {
+  auto tokenizer = tokenizer::Tokenizer::read(model.folder());
+  if (tokenizer) tokenizer_.emplace(*std::move(tokenizer));
+}
+
+std::string TokenText::of(std::int32_t id) const {
+  if (!tokenizer_) return std::to_string(id);
+  const std::string text = tokenizer_->decode({&id, 1}, true);
+  return text.empty() ? std::string(tokenizer_->piece(id)) : text;
+}
+
 Result<Demonstration> find_demonstration() {
   const std::filesystem::path program = program_folder();
   const std::filesystem::path candidates[] = {

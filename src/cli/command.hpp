@@ -62,6 +62,7 @@ class Command {
 };
 
 std::unique_ptr<Command> make_inspect();
+std::unique_ptr<Command> make_outliers();
 std::unique_ptr<Command> make_quantize();
 std::unique_ptr<Command> make_evaluate();
 std::unique_ptr<Command> make_run();
@@ -143,6 +144,16 @@ class DeferSignals {
 };
 /// Ends a rewritten progress line, if one is open, so that other output starts on its own line.
 void close_progress_line();
+
+/// Token ids as text: decoded where the model's tokenizer can be read, else the number.
+class TokenText {
+ public:
+  explicit TokenText(const model::Model& model);
+  std::string of(std::int32_t id) const;
+
+ private:
+  std::optional<tokenizer::Tokenizer> tokenizer_;
+};
 
 /// Locates the demonstration model and its text: beside the sources, or under share/quell of the
 /// installation, relative to the program.

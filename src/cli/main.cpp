@@ -47,6 +47,7 @@ std::string with_suggestion(const CLI::App& app, const std::string& message,
 int run(int argc, char** argv) {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(make_inspect());
+  commands.push_back(make_outliers());
   commands.push_back(make_quantize());
   commands.push_back(make_evaluate());
   commands.push_back(make_run());

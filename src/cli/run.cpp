@@ -54,10 +54,13 @@ class RunAll final : public Command {
     const std::unique_ptr<Executor> executor = make_openmp_executor(limits.threads);
     const std::unique_ptr<pipeline::Observer> observer = make_observer(limits);
     QUELL_TRY(original, model::Model::load(arguments_.model, {limits.allow_links_outside}));
+    QUELL_TRY(check_max_kl(original, arguments_.max_kl));
     QUELL_TRY(corpus, read_corpus(original, text_, false));
 
+    pipeline::OutlierReport outliers;
     QUELL_TRY(weights, pipeline::measure_weights(original, *executor, *observer));
-    QUELL_TRY(activations, pipeline::measure_activations(original, corpus, *executor, *observer));
+    outliers.weights = std::move(weights);
+    QUELL_TRY(measure_text(original, corpus, outliers, *executor, *observer));
     QUELL_TRY(quantized, quantize_model(arguments_, limits, *executor, *observer));
     QUELL_TRY(verified, io::verify_folder(arguments_.output));
     if (!verified.problems.empty()) {
@@ -69,22 +72,32 @@ class RunAll final : public Command {
                                              *executor, *observer));
     close_progress_line();
     if (limits.json) {
-      print_all(weights, activations, quantized, verified, evaluation);
+      print_all(original, outliers, quantized, verified, evaluation);
     } else {
-      print_report(original, result, weights, activations, quantized, evaluation);
+      print_report(original, result, outliers, quantized, evaluation);
     }
     return check_kl(evaluation, arguments_.max_kl);
   }
 
  private:
-  void print_all(const std::vector<TensorOutliers>& weights,
-                 const std::vector<TensorOutliers>& activations, const QuantizeResult& quantized,
-                 const io::VerifyReport& verified, const pipeline::Evaluation& evaluation) const {
+  /// Outliers show on a few sequences as they do on many; the first windows of the text will do.
+  Status measure_text(const model::Model& model, const calib::Corpus& corpus,
+                      pipeline::OutlierReport& outliers, Executor& executor,
+                      pipeline::Observer& observer) const {
+    constexpr std::size_t kSequences = 8;
+    pipeline::OutlierOptions options;
+    if (limits.max_memory != 0) options.hidden_limit = limits.max_memory / 4;
+    options.spill_folder = std::filesystem::temp_directory_path();
+    return pipeline::measure_activations(model, calib::sample(corpus, kSequences, 0), options,
+                                         outliers, executor, observer);
+  }
+
+  void print_all(const model::Model& original, const pipeline::OutlierReport& outliers,
+                 const QuantizeResult& quantized, const io::VerifyReport& verified,
+                 const pipeline::Evaluation& evaluation) const {
     io::Json json = begin_json("run");
-    io::Json tensors = io::Json::array();
-    for (const TensorOutliers& tensor : weights) tensors.push(tensor.to_json());
-    for (const TensorOutliers& tensor : activations) tensors.push(tensor.to_json());
-    json.set("outliers", io::Json::object({{"tensors", std::move(tensors)}}));
+    const TokenText text(original);
+    json.set("outliers", outliers.to_json([&](std::int32_t id) { return text.of(id); }));
     json.set("quantize", quantized.outcome.to_json());
     json.set("verify", io::Json::object({{"complete", verified.complete},
                                          {"tensors_checked", verified.tensors_checked},
@@ -95,8 +108,9 @@ class RunAll final : public Command {
   }
 
   void print_report(const model::Model& original, const model::Model& result,
-                    std::vector<TensorOutliers> weights, std::vector<TensorOutliers> activations,
-                    const QuantizeResult& quantized, const pipeline::Evaluation& evaluation) const {
+                    const pipeline::OutlierReport& outliers, const QuantizeResult& quantized,
+                    const pipeline::Evaluation& evaluation) const {
+    std::vector<TensorOutliers> weights = outliers.weights, activations = outliers.activations;
     const auto by_median = [](const TensorOutliers& a, const TensorOutliers& b) {
       return a.max_to_median() > b.max_to_median();
     };
@@ -123,6 +137,7 @@ class RunAll final : public Command {
     fmt::print("Size        {} -> {}\n", size_text(original.checkpoint().total_bytes()),
                size_text(result.checkpoint().total_bytes()));
     print_evaluation(evaluation, text_.length);
+    if (!result.has_head()) return;
     fmt::print("Next        quell generate {} --prompt TEXT\n", arguments_.output);
   }
 

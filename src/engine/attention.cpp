@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "quell/engine/tap.hpp"
 #include "quell/kernels/elementwise.hpp"
 #include "quell/kernels/gemm.hpp"
 
@@ -17,6 +18,21 @@ namespace {
 // Bounds the scores to 128 S floats a thread (4 MiB for S = 8192) while the products still reuse
 // each packed key 128 times.
 constexpr std::size_t kTileRows = 128;
+
+/// Adds the probabilities of queries at `position` and after, of keys from `first` on, to mass [S].
+void add_mass(MatrixView<const float> probabilities, std::size_t position, std::size_t first,
+              bool causal, double* mass) {
+  for (std::size_t r = 0; r < probabilities.rows(); ++r) {
+    const std::size_t query = position + r;
+    const std::size_t end = !causal            ? first + probabilities.cols()
+                            : query < kMassGap ? 0
+                                               : query - kMassGap + 1;
+    const float* row = probabilities.row(r).data();
+    for (std::size_t key = first; key < end; ++key) {
+      mass[key] += static_cast<double>(row[key - first]);
+    }
+  }
+}
 
 }  // namespace
 
@@ -69,6 +85,9 @@ Status Attention::run_head(const AttentionItem& item, std::size_t head, const At
     QUELL_TRY(kernels::gemm_dense(product, slot.context));
     kernels::attention_softmax(scores, shape.scale, shape.softcap,
                                {position - first, shape.window, shape.causal});
+    if (!item.mass.empty()) {
+      add_mass(scores, position, first, shape.causal, item.mass.row(head).data());
+    }
     product.a = {scores, false};
     product.b = {values.rows_from(first, count), true};
     product.c = out.rows_from(row, rows);

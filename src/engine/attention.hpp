@@ -30,6 +30,8 @@ struct AttentionItem {
   MatrixView<const float> queries;       // [T, heads * head_dim]
   MatrixView<const float> keys, values;  // [S, kv_heads * head_dim], positions 0 to S - 1
   MatrixView<float> out;                 // [T, heads * head_dim]
+  /// [heads, S], zero: filled with the attention mass of each key (AttentionMass); or empty.
+  MatrixView<double> mass = {};
 };
 
 class Attention {

@@ -40,6 +40,21 @@ Status show(Tap* tap, std::uint32_t layer, model::Site site, MatrixView<const fl
   return tap == nullptr ? ok() : tap->input(layer, site, x);
 }
 
+Status show_mass(Tap& tap, std::uint32_t layer, const AttentionItem& item,
+                 const AttentionShape& shape) {
+  const std::size_t keys = item.mass.cols();
+  std::vector<std::uint32_t> queries(keys);
+  for (std::size_t key = 0; key < keys; ++key) {
+    std::size_t count = keys;
+    if (shape.causal) {
+      const std::size_t end = shape.window == 0 ? keys : std::min(keys, key + shape.window);
+      count = end > key + kMassGap ? end - key - kMassGap : 0;
+    }
+    queries[key] = static_cast<std::uint32_t>(count);
+  }
+  return tap.attention(layer, {item.mass, queries, item.values, shape.head_dim});
+}
+
 }  // namespace
 
 void Engine::State::apply_norm(const Matrix& weight, const Matrix& bias, MatrixView<const float> x,
@@ -155,6 +170,8 @@ Status Engine::State::run_group(const BlockWeights& weights, std::span<const std
   QUELL_TRY(heads, project_heads(weights, input));
   QUELL_TRY(out, attended.shape(x.rows(), std::size_t{config.heads} * config.head_dim));
 
+  const bool wants_mass = tap != nullptr && tap->wants_attention();
+  std::vector<Matrix64> masses;
   std::vector<AttentionItem> items;
   std::size_t row = 0;
   for (const std::uint32_t length : lengths) {
@@ -168,9 +185,18 @@ Status Engine::State::run_group(const BlockWeights& weights, std::span<const std
     }
     items.push_back(
         {queries, keys, heads.values.rows_from(row, length), out.rows_from(row, length)});
+    if (wants_mass) {
+      QUELL_TRY(mass, Matrix64::zeros(config.heads, length));
+      masses.push_back(std::move(mass));
+      items.back().mass = masses.back().view();
+    }
     row += length;
   }
-  QUELL_TRY(attention.run(items, attention_shape(weights.layer)));
+  const AttentionShape shape = attention_shape(weights.layer);
+  QUELL_TRY(attention.run(items, shape));
+  for (std::size_t i = 0; i < masses.size(); ++i) {
+    QUELL_TRY(show_mass(*tap, weights.layer, items[i], shape));
+  }
   return finish_block(weights, out, x, tap);
 }
 

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Statistics of weights and activations, tensor by tensor. Medians are exact, by selection.
+// Outliers of weights, and of any matrix. Medians are exact here, by selection; those of
+// activations (outliers_of_text.cpp) are counted.
 
 #include "quell/pipeline/outliers.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-#include "quell/engine/engine.hpp"
+#include "pipeline/tensor_measure.hpp"
 #include "quell/kernels/tensor_stats.hpp"
 
 namespace quell::pipeline {
 namespace {
 
+// How far above the median of all modules a module's ratio must be to stand out: the relative flag
+// of systematic weight outliers, whose absolute rule misses all but the largest.
+constexpr double kStandsOut = 4;
+
 // Element floor(n / 2) of the magnitudes, the finite ones.
-float median_magnitude(MatrixView<const float> x) {
+double median_magnitude(MatrixView<const float> x) {
   std::vector<float> magnitudes;
   magnitudes.reserve(x.size());
   for (std::size_t r = 0; r < x.rows(); ++r) {
@@ -25,65 +30,88 @@ float median_magnitude(MatrixView<const float> x) {
   if (magnitudes.empty()) return 0;
   const auto middle = magnitudes.begin() + static_cast<std::ptrdiff_t>(magnitudes.size() / 2);
   std::nth_element(magnitudes.begin(), middle, magnitudes.end());
-  return *middle;
+  return static_cast<double>(*middle);
 }
 
-// Central fourth moment over squared variance, minus 3, from power sums about zero. Sums are in
-// double and activations have means far below their deviation, so the subtraction is harmless.
-double excess_kurtosis(const kernels::PowerSums& sums) {
-  if (sums.count == 0) return 0;
-  const auto n = static_cast<double>(sums.count);
-  const double mean = sums.sum / n;
-  const double m2 = sums.sum2 / n - mean * mean;
-  const double m4 = sums.sum4 / n - 4 * mean * sums.sum3 / n + 6 * mean * mean * sums.sum2 / n -
-                    3 * mean * mean * mean * mean;
-  return m2 > 0 ? m4 / (m2 * m2) - 3 : 0;
+/// Largest max |x| / mean |x| of a line.
+double largest_ratio(std::span<const kernels::PowerSums> lines) {
+  double largest = 0;
+  for (const kernels::PowerSums& line : lines) {
+    if (line.sum_abs <= 0) continue;
+    const double mean = line.sum_abs / static_cast<double>(line.count);
+    largest = std::max(largest, static_cast<double>(line.max_abs) / mean);
+  }
+  return largest;
 }
 
-class OutlierTap final : public engine::Tap {
- public:
-  OutlierTap(Executor& executor, std::vector<TensorOutliers>& out)
-      : executor_(executor), out_(out) {}
-
-  Status input(std::uint32_t layer, model::Site site, MatrixView<const float> x) override {
-    return add("layers." + std::to_string(layer) + "." + std::string(to_string(site)), x);
+void mark_those_that_stand_out(std::vector<TensorOutliers>& weights) {
+  std::vector<double> ratios;
+  for (const TensorOutliers& w : weights) ratios.push_back(std::max(w.row_ratio, w.column_ratio));
+  const double middle = stats::median(ratios);
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    weights[i].stands_out = ratios[i] > kStandsOut * middle;
   }
-  Status residual(std::int32_t layer, MatrixView<const float> x) override {
-    return add(layer < 0 ? "embedding" : "layers." + std::to_string(layer) + ".residual", x);
-  }
+}
 
- private:
-  Status add(std::string name, MatrixView<const float> x) {
-    QUELL_TRY(outliers, measure(x, executor_));
-    outliers.name = std::move(name);
-    outliers.kind = TensorOutliers::Kind::activation;
-    out_.push_back(std::move(outliers));
-    return ok();
+io::Json marked_json(const stats::MatrixOutliers& marked) {
+  const auto lines = [](const std::vector<stats::OutlierLine>& found) {
+    io::Json list = io::Json::array();
+    for (const stats::OutlierLine& line : found) {
+      list.push(io::Json::object(
+          {{"index", static_cast<std::uint64_t>(line.index)}, {"ratio", line.ratio}}));
+    }
+    return list;
+  };
+  io::Json elements = io::Json::array();
+  for (const stats::OutlierElement& element : marked.elements) {
+    elements.push(io::Json::object({{"row", static_cast<std::uint64_t>(element.row)},
+                                    {"col", static_cast<std::uint64_t>(element.col)},
+                                    {"value", static_cast<double>(element.value)}}));
   }
-
-  Executor& executor_;
-  std::vector<TensorOutliers>& out_;
-};
+  return io::Json::object({{"rows", lines(marked.rows)},
+                           {"columns", lines(marked.columns)},
+                           {"elements", std::move(elements)},
+                           {"gap", marked.gap}});
+}
 
 }  // namespace
 
+double excess_kurtosis(const kernels::PowerSums& sums) {
+  return stats::Moments::from_power_sums(sums.count, sums.sum, sums.sum2, sums.sum3, sums.sum4)
+      .excess_kurtosis();
+}
+
+double channel_ratio(std::span<const double> maxima) {
+  if (maxima.empty()) return 0;
+  const double middle = stats::median({maxima.begin(), maxima.end()});
+  return middle > 0 ? *std::max_element(maxima.begin(), maxima.end()) / middle : 0;
+}
+
 io::Json TensorOutliers::to_json() const {
+  const bool weight = kind == Kind::weight;
   io::Json json = io::Json::object();
   json.set("name", name);
-  json.set("kind", kind == Kind::weight ? "weight" : "activation");
+  json.set("kind", weight ? "weight" : "activation");
   json.set("shape",
            io::Json::array({static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(cols)}));
   json.set("excess_kurtosis", excess_kurtosis);
   json.set("max_to_mean", max_to_mean());
   json.set("max_to_median", max_to_median());
-  json.set("median", static_cast<double>(median_abs));
+  json.set("median", median_abs);
   json.set("channel_ratio", channel_ratio);
   json.set("argmax_channel", static_cast<std::uint64_t>(argmax_col));
-  json.set("argmax_token", kind == Kind::activation
-                               ? io::Json(static_cast<std::uint64_t>(argmax_row))
-                               : io::Json());
+  json.set("argmax_token", weight ? io::Json() : io::Json(static_cast<std::uint64_t>(argmax_row)));
   json.set("absmax", static_cast<double>(absmax));
   json.set("nonfinite", nonfinite);
+  if (weight) {
+    json.set("row_ratio", row_ratio);
+    json.set("column_ratio", column_ratio);
+    json.set("stands_out", stands_out);
+    json.set("marked", marked_json(marked));
+  } else {
+    json.set("first_token_absmax", static_cast<double>(first_token_absmax));
+    json.set("rest_absmax", static_cast<double>(rest_absmax));
+  }
   return json;
 }
 
@@ -98,58 +126,122 @@ Result<TensorOutliers> measure(MatrixView<const float> x, Executor& executor) {
   outliers.mean_abs = sums.count == 0 ? 0 : sums.sum_abs / static_cast<double>(sums.count);
   outliers.median_abs = median_magnitude(x);
   outliers.nonfinite = sums.nonfinite;
-  if (x.cols() != 0) {
-    outliers.argmax_row = static_cast<std::size_t>(sums.argmax_abs / x.cols());
-    outliers.argmax_col = static_cast<std::size_t>(sums.argmax_abs % x.cols());
-    std::vector<kernels::PowerSums> columns(x.cols());
-    kernels::column_sums(x, columns, context);
-    std::vector<float> maxima;
-    for (const kernels::PowerSums& column : columns) maxima.push_back(column.max_abs);
-    const float largest = *std::max_element(maxima.begin(), maxima.end());
-    const auto middle = maxima.begin() + static_cast<std::ptrdiff_t>(maxima.size() / 2);
-    std::nth_element(maxima.begin(), middle, maxima.end());
-    outliers.channel_ratio =
-        *middle > 0 ? static_cast<double>(largest) / static_cast<double>(*middle) : 0;
+  if (x.empty()) return outliers;
+  outliers.argmax_row = static_cast<std::size_t>(sums.argmax_abs / x.cols());
+  outliers.argmax_col = static_cast<std::size_t>(sums.argmax_abs % x.cols());
+  std::vector<kernels::PowerSums> lines(x.cols());
+  kernels::column_sums(x, lines, context);
+  std::vector<double> maxima;
+  for (const kernels::PowerSums& column : lines) {
+    maxima.push_back(static_cast<double>(column.max_abs));
   }
+  outliers.channel_ratio = channel_ratio(maxima);
+  outliers.column_ratio = largest_ratio(lines);
+  lines.resize(x.rows());
+  kernels::row_sums(x, lines, context);
+  outliers.row_ratio = largest_ratio(lines);
+  outliers.marked = stats::find_outliers(x, {}, executor);
   return outliers;
 }
 
 Result<std::vector<TensorOutliers>> measure_weights(const model::Model& model, Executor& executor,
                                                     Observer& observer) {
   std::vector<TensorOutliers> result;
+  const auto add = [&](const model::Linear& linear) -> Status {
+    if (observer.stop_requested()) return Error{ErrorCode::interrupted, "stopped"};
+    QUELL_TRY(weight, model.weight(linear, executor, true));
+    QUELL_TRY(outliers, measure(weight.view(), executor));
+    outliers.name = linear.name;
+    result.push_back(std::move(outliers));
+    return ok();
+  };
   double done = 0;
   for (const model::Block& block : model.blocks()) {
     observer.progress({"weights", done++, static_cast<double>(model.blocks().size()), 0});
     for (const model::Site site : model::kSites) {
-      for (const model::Linear* linear : linears_at(block, site)) {
-        QUELL_TRY(weight, model.weight(*linear, executor, true));
-        QUELL_TRY(outliers, measure(weight.view(), executor));
-        outliers.name = linear->name;
-        result.push_back(std::move(outliers));
-      }
+      for (const model::Linear* linear : linears_at(block, site)) QUELL_TRY(add(*linear));
     }
   }
+  for (const model::Linear& linear : model.generic_linears()) QUELL_TRY(add(linear));
+  mark_those_that_stand_out(result);
   return result;
 }
 
-Result<std::vector<TensorOutliers>> measure_activations(const model::Model& model,
-                                                        const calib::Corpus& corpus,
-                                                        Executor& executor, Observer& observer) {
-  std::vector<TensorOutliers> result;
-  OutlierTap tap(executor, result);
-  const calib::Chunk chunk = calib::chunks(corpus).front();
-  QUELL_TRY(engine, engine::Engine::create(model, executor));
-  QUELL_TRY(x, Matrix::uninitialized(chunk.tokens, model.config().hidden));
-  const std::span<const std::uint32_t> lengths(corpus.lengths.data(), chunk.sequences);
-  QUELL_TRY(engine.embed(std::span(corpus.ids).first(chunk.tokens), lengths, x.view()));
-  QUELL_TRY(tap.residual(-1, x.view()));
-  for (std::uint32_t layer = 0; layer < model.blocks().size(); ++layer) {
-    observer.progress(
-        {"activations", static_cast<double>(layer), static_cast<double>(model.blocks().size()), 0});
-    QUELL_TRY(weights, engine.load_block(layer));
-    QUELL_TRY(engine.run_block(weights, lengths, x.view(), &tap));
+io::Json OutlierReport::to_json(const std::function<std::string(std::int32_t)>& text_of) const {
+  const auto unsigned_of = [](std::size_t value) { return static_cast<std::uint64_t>(value); };
+  io::Json json = io::Json::object();
+  json.set("tokens", tokens);
+  json.set("sequences", unsigned_of(sequences));
+  io::Json tensors = io::Json::array();
+  for (const TensorOutliers& tensor : weights) tensors.push(tensor.to_json());
+  for (const TensorOutliers& tensor : activations) tensors.push(tensor.to_json());
+  json.set("tensors", std::move(tensors));
+
+  io::Json systematic = io::Json::array();
+  for (const MassiveActivation& hit : massive) {
+    systematic.push(io::Json::object({{"kind", "massive_activation"},
+                                      {"place", hit.place},
+                                      {"layer", std::int64_t{hit.layer}},
+                                      {"channel", unsigned_of(hit.channel)},
+                                      {"token_position", unsigned_of(hit.position)},
+                                      {"token", text_of(hit.token)},
+                                      {"value", static_cast<double>(hit.value)},
+                                      {"ratio_to_median", hit.ratio_to_median},
+                                      {"sequences", unsigned_of(hit.sequences)},
+                                      {"first_positions", unsigned_of(hit.first_positions)}}));
   }
-  return result;
+  for (const ChannelOutlier& outlier : channels) {
+    const bool neuron = outlier.kind == ChannelOutlier::Kind::neuron;
+    io::Json ratios = io::Json::array();
+    for (const double ratio : outlier.channel.ratios) ratios.push(ratio);
+    systematic.push(
+        io::Json::object({{"kind", neuron ? "neuron" : "channel"},
+                          {"place", outlier.place},
+                          {"layer", std::int64_t{outlier.layer}},
+                          {"channel", unsigned_of(outlier.channel.channel)},
+                          {"token_position", unsigned_of(outlier.position)},
+                          {"token", text_of(outlier.token)},
+                          {"value", static_cast<double>(outlier.value)},
+                          {"ratio_to_median", *std::max_element(outlier.channel.ratios.begin(),
+                                                                outlier.channel.ratios.end())},
+                          {"layers", unsigned_of(outlier.channel.layers)},
+                          {"leads", unsigned_of(outlier.channel.leads)},
+                          {"ratios", std::move(ratios)}}));
+  }
+  for (const TensorOutliers& tensor : weights) {
+    for (const stats::OutlierElement& element : tensor.marked.elements) {
+      systematic.push(io::Json::object(
+          {{"kind", "weight"},
+           {"place", tensor.name},
+           {"row", unsigned_of(element.row)},
+           {"channel", unsigned_of(element.col)},
+           {"value", static_cast<double>(element.value)},
+           {"ratio_to_median",
+            tensor.median_abs > 0 ? std::abs(static_cast<double>(element.value)) / tensor.median_abs
+                                  : 0}}));
+    }
+  }
+  json.set("systematic", std::move(systematic));
+
+  io::Json sink_list = io::Json::array();
+  for (const AttentionSink& sink : sinks) {
+    sink_list.push(io::Json::object({{"layer", sink.layer},
+                                     {"head", sink.head ? io::Json(*sink.head) : io::Json()},
+                                     {"token_position", unsigned_of(sink.position)},
+                                     {"token", text_of(sink.token)},
+                                     {"mass", sink.mass},
+                                     {"sequences", unsigned_of(sink.sequences)}}));
+  }
+  json.set("sinks", std::move(sink_list));
+  io::Json first = io::Json::array();
+  for (const FirstTokenMass& mass : first_token_mass) {
+    first.push(io::Json::object({{"layer", mass.layer},
+                                 {"mean", mass.mean},
+                                 {"largest_head", mass.largest_head},
+                                 {"head", mass.head}}));
+  }
+  json.set("first_token_mass", std::move(first));
+  return json;
 }
 
 }  // namespace quell::pipeline

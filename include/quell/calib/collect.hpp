@@ -59,8 +59,10 @@ class Walk {
   /// collected. Error: verification if a site saw other than the tokens that were fed.
   Result<std::map<model::Site, SiteStatistics>> collect(const engine::BlockWeights& weights,
                                                         const WishFunction& wish);
-  /// Runs the block and moves on: states become its output.
-  Status advance(const engine::BlockWeights& weights);
+  /// Runs the block and moves on: states become its output. A tap sees chunk after chunk.
+  Status advance(const engine::BlockWeights& weights, engine::Tap* tap = nullptr);
+  /// Shows the states as they are, chunk after chunk, as the residual stream after block `layer`.
+  Status show(std::int32_t layer, engine::Tap& tap);
   /// Both at once, for statistics of the model as it is.
   Result<std::map<model::Site, SiteStatistics>> collect_and_advance(
       const engine::BlockWeights& weights, const WishFunction& wish);

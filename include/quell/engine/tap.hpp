@@ -3,6 +3,7 @@
 
 // The one hook through which the engine shows intermediate tensors.
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -11,6 +12,21 @@
 #include "quell/model/model.hpp"
 
 namespace quell::engine {
+
+/// Queries that are this close behind a key are left out of its attention mass: with few keys to
+/// choose from, every key gets much.
+inline constexpr std::size_t kMassGap = 16;
+
+/// Attention of one sequence in one block, summed over queries.
+struct AttentionMass {
+  /// [heads, T]: sum of the probabilities P[i, j] of key j over the queries i >= j + kMassGap; over
+  /// all queries where attention looks both ways.
+  MatrixView<const double> mass;
+  /// Queries behind each number of column j.
+  std::span<const std::uint32_t> queries;
+  MatrixView<const float> values;  // [T, kv_heads * head_dim]
+  std::size_t head_dim = 0;
+};
 
 class Tap {
  public:
@@ -21,6 +37,10 @@ class Tap {
   virtual Status input(std::uint32_t layer, model::Site site, MatrixView<const float> x) = 0;
   /// The residual stream after the block (layer = -1: after the embedding).
   virtual Status residual(std::int32_t /*layer*/, MatrixView<const float> /*x*/) { return ok(); }
+  /// Whether attention() is wanted: it costs a pass over the probabilities.
+  virtual bool wants_attention() const { return false; }
+  /// After a block's attention, sequence by sequence in the order they were fed.
+  virtual Status attention(std::uint32_t /*layer*/, const AttentionMass& /*mass*/) { return ok(); }
 };
 
 }  // namespace quell::engine

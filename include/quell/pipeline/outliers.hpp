@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// How heavy the tails of a model are: one line per weight and per distinct input of linear layers.
+// Where the outliers of a model are: heavy tails of every weight and every distinct input of linear
+// layers, massive activations, systematic channels of the residual stream, and attention sinks.
+// Definitions: quell/stats/systematic.hpp, quell/stats/outliers.hpp, and below.
 
 #include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,41 +18,118 @@
 #include "quell/io/json.hpp"
 #include "quell/model/model.hpp"
 #include "quell/pipeline/observer.hpp"
+#include "quell/stats/outliers.hpp"
+#include "quell/stats/systematic.hpp"
 
 namespace quell::pipeline {
 
 /// Magnitudes of one tensor. `rows` are tokens for activations, output channels for weights.
 struct TensorOutliers {
   enum class Kind { weight, activation };
-  std::string name;  // module, or "layers.3.down_in", or "layers.3.residual"
+  std::string name;  // module, or "layers.3.down_in", "layers.3.residual", "embedding"
   Kind kind = Kind::weight;
   std::size_t rows = 0, cols = 0;
   double excess_kurtosis = 0;  // m4 / m2^2 - 3: 0 for a normal, -1.2 for a uniform distribution
   float absmax = 0;            // max |x|
   double mean_abs = 0;         // mean |x|
-  float median_abs = 0;        // median |x|: element floor(n / 2) in ascending order
-  double channel_ratio = 0;    // largest per-channel max |x| over the median of those maxima
-  std::size_t argmax_row = 0, argmax_col = 0;  // of max |x|
+  /// Element floor(n / 2) of the magnitudes in ascending order; of activations to 1 part in 4,096.
+  double median_abs = 0;
+  double channel_ratio = 0;  // largest per-column max |x| over the median of those maxima
+  std::size_t argmax_row = 0, argmax_col = 0;  // of max |x|; the row is counted over all sequences
   std::uint64_t nonfinite = 0;                 // elements left out of everything above
+  float first_token_absmax = 0, rest_absmax = 0;  // activations: at position 0, and elsewhere
+  std::vector<double> channel_max;                // activations: max |x| of each column,
+  std::vector<std::uint64_t> channel_argmax;      // and the first row that has it
+  // Weights: largest max |w| / mean |w| of a row (output channel) and of a column (neuron), and
+  // what does not belong to the rest of the matrix.
+  double row_ratio = 0, column_ratio = 0;
+  stats::MatrixOutliers marked;
+  /// The larger of both ratios is more than 4 times the median of all modules.
+  bool stands_out = false;
 
   double max_to_mean() const { return mean_abs > 0 ? static_cast<double>(absmax) / mean_abs : 0; }
   double max_to_median() const {
-    return median_abs > 0 ? static_cast<double>(absmax) / static_cast<double>(median_abs) : 0;
+    return median_abs > 0 ? static_cast<double>(absmax) / median_abs : 0;
   }
   io::Json to_json() const;
 };
 
-/// The statistics above of any matrix.
+/// An activation that is massive (stats::MassiveRule) in one or more sequences; of one place and
+/// channel the largest is told.
+struct MassiveActivation {
+  std::string place;       // name of the tensor
+  std::int32_t layer = 0;  // -1: the embedding
+  std::size_t channel = 0;
+  std::size_t position = 0;  // in its sequence
+  std::int32_t token = 0;
+  float value = 0;
+  double ratio_to_median = 0;       // of its sequence at that place
+  std::size_t sequences = 0;        // in which the channel is massive there
+  std::size_t first_positions = 0;  // of those, at position 0
+};
+
+/// A channel that stays: of the residual stream (or of what stands for it where norms come last),
+/// or of one layer's MLP (`neuron`: its maximum is more than 10 times the median channel maximum).
+struct ChannelOutlier {
+  enum class Kind { systematic, neuron };
+  Kind kind = Kind::systematic;
+  std::string place;  // "residual", "qkv_in", or the tensor of a neuron
+  stats::SystematicChannel channel;
+  std::int32_t layer = 0;  // where its ratio is largest
+  float value = 0;         // the largest |x| there
+  std::size_t position = 0;
+  std::int32_t token = 0;
+};
+
+/// A key that gets at least a tenth of the attention, averaged over heads (position 0: of one head)
+/// and over the queries that are at least engine::kMassGap tokens later, of which there must be 64.
+struct AttentionSink {
+  std::uint32_t layer = 0;
+  std::optional<std::uint32_t> head;  // absent: mean over heads
+  std::size_t position = 0;
+  std::int32_t token = 0;
+  double mass = 0;            // mean over `sequences`
+  std::size_t sequences = 0;  // position 0: all; else those in which it is a sink
+};
+
+/// Attention on position 0, mean over sequences.
+struct FirstTokenMass {
+  std::uint32_t layer = 0;
+  double mean = 0, largest_head = 0;
+  std::uint32_t head = 0;  // the one with the largest
+};
+
+struct OutlierOptions {
+  stats::MassiveRule massive;
+  stats::SystematicRule systematic;
+  std::uint64_t hidden_limit = ~std::uint64_t{0};  // bytes of hidden states in memory, then on disk
+  std::filesystem::path spill_folder = ".";
+};
+
+struct OutlierReport {
+  std::vector<TensorOutliers> weights, activations;  // in order of computation
+  std::uint64_t tokens = 0;
+  std::size_t sequences = 0;
+  std::vector<MassiveActivation> massive;  // in order of layers, then the largest first
+  std::vector<ChannelOutlier> channels;
+  std::vector<AttentionSink> sinks;
+  std::vector<FirstTokenMass> first_token_mass;  // of every layer
+
+  /// `text_of` gives a token's text.
+  io::Json to_json(const std::function<std::string(std::int32_t)>& text_of) const;
+};
+
+/// The statistics above of any matrix; `name` and `kind` are left to the caller.
 Result<TensorOutliers> measure(MatrixView<const float> x, Executor& executor);
 
-/// All linear layers of the model.
+/// All linear layers of the model (of a model of unknown architecture, all that look like one).
 Result<std::vector<TensorOutliers>> measure_weights(const model::Model& model, Executor& executor,
                                                     Observer& observer);
 
-/// All inputs of linear layers and the residual stream after every block (and after the embedding),
-/// over the first chunk of the corpus (at most 2,048 tokens: a median wants all values at once).
-Result<std::vector<TensorOutliers>> measure_activations(const model::Model& model,
-                                                        const calib::Corpus& corpus,
-                                                        Executor& executor, Observer& observer);
+/// Adds what a corpus shows: all inputs of linear layers, the residual stream after the embedding
+/// and after every block, and attention.
+Status measure_activations(const model::Model& model, const calib::Corpus& corpus,
+                           const OutlierOptions& options, OutlierReport& report, Executor& executor,
+                           Observer& observer);
 
 }  // namespace quell::pipeline
