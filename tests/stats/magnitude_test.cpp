@@ -80,6 +80,89 @@ TEST(Magnitudes, DoNotOverflowAtTheEndsOfFloat) {
   EXPECT_DOUBLE_EQ(tiny.max_to_mean_abs(), 1);
 }
 
+TEST(Magnitudes, HaveTwoMediansWhenTheirNumberIsEven) {
+  const Magnitudes m = magnitudes(Floats{0.5f, -1, 2, -8});
+  EXPECT_DOUBLE_EQ(m.median_abs, 1.5);
+  EXPECT_EQ(m.lower_median_abs, 1);
+  EXPECT_NEAR(m.max_to_median_abs(), 5.3333, 1e-4);
+  EXPECT_EQ(m.max_to_lower_median_abs(), 8);
+  EXPECT_NEAR(m.max_to_mean_abs(), 2.78261, 1e-5);
+  EXPECT_EQ(magnitudes(Floats{3, -1, 2}).lower_median_abs, 2);
+  EXPECT_EQ(magnitudes(Floats{0, 1}).lower_median_abs, 0);
+  EXPECT_EQ(magnitudes(Floats{}).max_to_lower_median_abs(), 0);
+}
+
+MatrixView<const float> view(const Floats& x, std::size_t rows) {
+  return {x.data(), rows, x.size() / rows};
+}
+
+TEST(RowRatios, AreReducedOverRows) {
+  // Ratios to the median 16/3, 1 and 2; to the lower median 8, 1 and 4; to the mean 64/23, 1, 16/9.
+  const Floats x = {0.5f, -1, 2, -8, 3, 3, -3, 3, 1, 1, 3, 4};
+  RowRatios ratios;
+  ratios.add(view(x, 3));
+  EXPECT_EQ(ratios.max_to_median.rows(), 3u);
+  EXPECT_NEAR(ratios.max_to_median.mean(), (16.0 / 3 + 1 + 2) / 3, 1e-14);
+  EXPECT_NEAR(ratios.max_to_median.max(), 16.0 / 3, 1e-14);
+  EXPECT_EQ(ratios.max_to_median.median(), 2);
+  EXPECT_NEAR(ratios.max_to_lower_median.mean(), 13.0 / 3, 1e-14);
+  EXPECT_EQ(ratios.max_to_lower_median.median(), 4);
+  EXPECT_NEAR(ratios.max_to_mean.mean(), (64.0 / 23 + 1 + 16.0 / 9) / 3, 1e-14);
+  EXPECT_NEAR(ratios.max_to_mean.median(), 16.0 / 9, 16.0 / 9 / 257);
+  EXPECT_EQ(ratios.max_to_median.undefined_fraction(), 0);
+}
+
+TEST(RowRatios, CountRowsWithoutARatioApart) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  // Median 0; lower median 0 only; all zero; damaged.
+  const Floats x = {0, 0, 0, 4, 0, 0, 2, 4, 0, 0, 0, 0, 1, nan, 1, 1};
+  RowRatios ratios;
+  ratios.add(view(x, 4));
+  ratios.add({});
+  EXPECT_EQ(ratios.skipped, 1u);
+  EXPECT_EQ(ratios.max_to_median.rows(), 3u);
+  EXPECT_DOUBLE_EQ(ratios.max_to_median.undefined_fraction(), 2.0 / 3);
+  EXPECT_EQ(ratios.max_to_median.mean(), 4);
+  EXPECT_EQ(ratios.max_to_lower_median.undefined_fraction(), 1);
+  EXPECT_EQ(ratios.max_to_lower_median.mean(), 0);
+  EXPECT_EQ(ratios.max_to_lower_median.median(), 0);
+  EXPECT_DOUBLE_EQ(ratios.max_to_mean.undefined_fraction(), 1.0 / 3);
+  EXPECT_DOUBLE_EQ(ratios.max_to_mean.mean(), (4 + 8.0 / 3) / 2);
+  EXPECT_EQ(RowRatios{}.max_to_mean.undefined_fraction(), 0);
+}
+
+TEST(RowRatios, HoldAtTheEndsOfFloat) {
+  const float huge = std::numeric_limits<float>::max();
+  const float tiny = std::numeric_limits<float>::denorm_min();
+  RowRatios ratios;
+  ratios.add(view({tiny, tiny, huge}, 1));
+  const double ratio = static_cast<double>(huge) / static_cast<double>(tiny);
+  EXPECT_EQ(ratios.max_to_median.max(), ratio);
+  EXPECT_EQ(ratios.max_to_median.mean(), ratio);
+  EXPECT_EQ(ratios.max_to_median.undefined_fraction(), 0);
+}
+
+TEST(RowRatios, MergeEqualsOnePass) {
+  constexpr std::size_t kRows = 101;
+  Floats x(kRows * 64);
+  Random(7).fill_normal(x);
+  for (std::size_t i = 0; i < 40; ++i) x[64 * 9 + i] = 0;
+  RowRatios whole;
+  whole.add(view(x, kRows));
+  for (const std::size_t cut : {0u, 1u, 50u, 101u}) {
+    RowRatios first, second;
+    first.add(view(x, kRows).rows_from(0, cut));
+    second.add(view(x, kRows).rows_from(cut, kRows - cut));
+    second.merge(first);
+    EXPECT_EQ(second.max_to_median.rows(), kRows);
+    EXPECT_EQ(second.max_to_median.undefined_fraction(), 1.0 / kRows);
+    EXPECT_NEAR(second.max_to_median.mean(), whole.max_to_median.mean(), 1e-12);
+    EXPECT_EQ(second.max_to_median.median(), whole.max_to_median.median());
+    EXPECT_EQ(second.max_to_mean.max(), whole.max_to_mean.max());
+    EXPECT_NEAR(second.max_to_mean.mean(), whole.max_to_mean.mean(), 1e-12);
+  }
+}
+
 TEST(Quantile, InterpolatesBetweenOrderStatistics) {
   Floats values = {5, 1, 3, 2, 4};
   const Floats original = values;
