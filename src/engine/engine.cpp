@@ -107,6 +107,14 @@ Result<Engine> Engine::create(const model::Model& model, Executor& executor,
     QUELL_TRY(positions, state->tensor(frame.positions));
     state->positions = std::move(positions);
   }
+  if (config.token_types != 0) {
+    QUELL_TRY(token_type, state->rows(frame.token_types, 0, 1));
+    state->token_type = std::move(token_type);
+  }
+  if (config.embedding_norm) {
+    QUELL_TRY(norm, state->norm(frame.embedding_norm, config.hidden));
+    state->embedding_norm = std::move(norm);
+  }
   if (frame.project_in) {
     QUELL_TRY(weight, state->weight(*frame.project_in));
     QUELL_TRY(packed, kernels::pack(weight.view(), executor));
@@ -268,12 +276,17 @@ Status Engine::embed(std::span<const std::int32_t> ids, std::span<const std::uin
       t += length;
     }
   }
+  if (config.token_types != 0) kernels::add_bias(x, s.token_type.values(), s.context);
+  if (config.embedding_norm) {
+    s.apply_norm(s.embedding_norm.weight, s.embedding_norm.bias, x, x);
+  }
   return ok();
 }
 
 Status Engine::logits(MatrixView<const float> x, MatrixView<float> out) {
   State& s = *state_;
   const model::ModelConfig& config = s.config;
+  QUELL_TRY(model::expect_head(s.model));
   QUELL_ASSERT(x.cols() == config.hidden);
   QUELL_ASSERT(out.rows() == x.rows() && out.cols() == config.vocabulary);
   if (x.rows() == 0) return ok();
@@ -323,7 +336,10 @@ Status Engine::logits(MatrixView<const float> x, MatrixView<float> out) {
 
 std::uint64_t Engine::packed_bytes() const noexcept {
   const model::ModelConfig& config = state_->config;
-  std::uint64_t elements = std::uint64_t{config.vocabulary} * config.embedding_width;
+  std::uint64_t elements = 0;
+  if (state_->model.has_head()) {
+    elements = std::uint64_t{config.vocabulary} * config.embedding_width;
+  }
   for (const model::Block& block : state_->model.blocks()) {
     for (const model::Site site : model::kSites) {
       for (const model::Linear* linear : model::linears_at(block, site)) {

@@ -62,6 +62,7 @@ std::int32_t choose_token(std::span<const float> logits, double temperature, dou
 Result<std::vector<std::int32_t>> generate(Engine& engine, std::span<const std::int32_t> prompt,
                                            const GenerateOptions& options) {
   const model::ModelConfig& config = engine.model().config();
+  QUELL_TRY(model::expect_head(engine.model()));
   if (!(options.temperature >= 0) || !std::isfinite(options.temperature)) {
     return Error{ErrorCode::usage,
                  "temperature is " + std::to_string(options.temperature) + ", expected 0 or more"};

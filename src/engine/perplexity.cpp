@@ -12,6 +12,8 @@
 #include <numeric>
 #include <string>
 
+#include "engine/parts.hpp"
+
 namespace quell::engine {
 namespace {
 
@@ -37,27 +39,6 @@ LogSum log_sum(std::span<const float> logits) {
   return {max, std::log(sum)};
 }
 
-/// The consecutive sequences that are worked on together.
-struct Part {
-  std::size_t first_sequence = 0, sequences = 0;
-  std::size_t first_token = 0, tokens = 0;
-};
-
-std::vector<Part> cut(std::span<const std::uint32_t> lengths, std::size_t hidden,
-                      std::uint64_t hidden_bytes) {
-  const std::uint64_t limit = std::max<std::uint64_t>(1, hidden_bytes / (hidden * sizeof(float)));
-  std::vector<Part> parts;
-  std::size_t token = 0;
-  for (std::size_t i = 0; i < lengths.size(); ++i) {
-    if (parts.empty() || parts.back().tokens + lengths[i] > limit)
-      parts.push_back({i, 0, token, 0});
-    parts.back().sequences += 1;
-    parts.back().tokens += lengths[i];
-    token += lengths[i];
-  }
-  return parts;
-}
-
 /// For every token, the row of its sequence's last token is not scored; scored rows know their
 /// target.
 struct Targets {
@@ -78,34 +59,6 @@ Targets find_targets(std::span<const std::uint32_t> lengths) {
   return targets;
 }
 
-class Progress {
- public:
-  Progress(const ScoreOptions& options, std::uint64_t total) : options_(options), total_(total) {}
-  void add(std::uint64_t work) {
-    done_ += work;
-    if (options_.progress) options_.progress(done_, total_);
-  }
-
- private:
-  const ScoreOptions& options_;
-  std::uint64_t total_, done_ = 0;
-};
-
-Result<Matrix> run_blocks(Engine& engine, std::span<const std::int32_t> ids,
-                          std::span<const std::uint32_t> lengths, WeightSource* source, Tap* tap,
-                          Progress* progress) {
-  const model::ModelConfig& config = engine.model().config();
-  QUELL_TRY(x, Matrix::uninitialized(ids.size(), config.hidden));
-  QUELL_TRY(engine.embed(ids, lengths, x.view()));
-  if (tap != nullptr) QUELL_TRY(tap->residual(-1, x.view()));
-  for (std::uint32_t layer = 0; layer < config.layers; ++layer) {
-    QUELL_TRY(weights, engine.load_block(layer, source));
-    QUELL_TRY(engine.run_block(weights, lengths, x.view(), tap));
-    if (progress != nullptr) progress->add(ids.size());
-  }
-  return x;
-}
-
 Error not_finite(std::size_t token) {
   return Error{ErrorCode::numeric, "the logits at token " + std::to_string(token) +
                                        " of the text are not finite; the weights overflow float32"};
@@ -114,21 +67,6 @@ Error not_finite(std::size_t token) {
 std::size_t logit_rows(const Engine& engine) {
   const std::uint64_t row = std::uint64_t{engine.model().config().vocabulary} * sizeof(float);
   return static_cast<std::size_t>(std::max<std::uint64_t>(1, kLogitBytes / row));
-}
-
-/// Lengths that a caller made up wrongly would index past the ids below.
-Status check_total(std::span<const std::int32_t> ids, std::span<const std::uint32_t> lengths) {
-  std::uint64_t total = 0;
-  for (std::size_t i = 0; i < lengths.size(); ++i) {
-    if (lengths[i] == 0) {
-      return Error{ErrorCode::shape,
-                   "sequence " + std::to_string(i) + " is empty, expected at least one token"};
-    }
-    total += lengths[i];
-  }
-  if (total == ids.size()) return ok();
-  return Error{ErrorCode::shape, std::to_string(ids.size()) + " ids, but the sequences add up to " +
-                                     std::to_string(total)};
 }
 
 }  // namespace
@@ -202,6 +140,7 @@ Result<Matrix> hidden_states(Engine& engine, std::span<const std::int32_t> ids,
 Result<Scores> score(Engine& engine, std::span<const std::int32_t> ids,
                      std::span<const std::uint32_t> lengths, const ScoreOptions& options) {
   QUELL_TRY(check_total(ids, lengths));
+  QUELL_TRY(model::expect_head(engine.model()));
   const model::ModelConfig& config = engine.model().config();
   Targets targets = find_targets(lengths);
   Scores scores;
@@ -242,6 +181,8 @@ Result<Scores> score(Engine& engine, std::span<const std::int32_t> ids,
 Result<Comparison> compare(Engine& reference, Engine& other, std::span<const std::int32_t> ids,
                            std::span<const std::uint32_t> lengths, const ScoreOptions& options) {
   QUELL_TRY(check_total(ids, lengths));
+  QUELL_TRY(model::expect_head(reference.model()));
+  QUELL_TRY(model::expect_head(other.model()));
   const model::ModelConfig& config = reference.model().config();
   const model::ModelConfig& other_config = other.model().config();
   if (config.vocabulary != other_config.vocabulary) {

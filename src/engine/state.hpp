@@ -37,7 +37,9 @@ struct Engine::State {
   RopeTables rope;
 
   NormWeights final_norm;
-  Matrix positions;                                // learned positions, else empty
+  Matrix positions;   // learned positions, else empty
+  Matrix token_type;  // row 0 of the table, else empty
+  NormWeights embedding_norm;
   Matrix embedding;                                // small embeddings, read at the first use
   kernels::PackedWeights project_in, project_out;  // where the model has them
   std::vector<kernels::PackedWeights> head;        // slices, if kept

@@ -14,7 +14,8 @@ namespace quell::model {
 std::span<const Architecture> architectures() {
   // Built at the first call: the entries live in other files, whose constants might not be ready
   // yet while this file's are initialized.
-  static const std::array<Architecture, 6> kTable = {kLlama, kMistral, kQwen2, kQwen3, kGpt2, kOpt};
+  static const std::array<Architecture, 8> kTable = {kLlama, kMistral, kQwen2, kQwen3,
+                                                     kGpt2,  kOpt,     kBert,  kBertForMaskedLm};
   return kTable;
 }
 

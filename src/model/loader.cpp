@@ -12,6 +12,7 @@
 
 #include "model/checkpoint_names.hpp"
 #include "model/names.hpp"
+#include "model/pooling.hpp"
 #include "quell/io/printable.hpp"
 #include "quell/model/architecture.hpp"
 #include "quell/model/model.hpp"
@@ -44,9 +45,10 @@ std::string sizes_text(const Architecture& architecture, const io::Json& json) {
 }
 
 bool is_known_buffer(std::string_view name) {
-  // Constants that old files carry along: the rotary frequencies and the causal mask.
+  // Constants that old files carry along: rotary frequencies, the causal mask, counted positions.
   return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".attn.bias") ||
-         name.ends_with(".attn.masked_bias") || name.ends_with(".attn.rotary_emb.inv_freq");
+         name.ends_with(".attn.masked_bias") || name.ends_with(".attn.rotary_emb.inv_freq") ||
+         name.ends_with("embeddings.position_ids") || name.ends_with("embeddings.token_type_ids");
 }
 
 bool is_embedding_or_head(std::string_view name) {
@@ -232,6 +234,9 @@ Status Loader::check_frame() {
                    {std::uint64_t{config.max_positions} + config.position_offset, config.hidden}));
   if (frame.project_in) QUELL_TRY(expect_linear(*frame.project_in));
   if (frame.project_out) QUELL_TRY(expect_linear(*frame.project_out));
+  QUELL_TRY(expect(frame.token_types, {config.token_types, config.hidden}));
+  QUELL_TRY(expect_norm(frame.embedding_norm, config.hidden));
+  for (const Linear& linear : frame.unread) QUELL_TRY(expect_linear(linear));
   QUELL_TRY(expect_norm(frame.final_norm, config.hidden));
   if (model_.tied_head()) return ok();
   return expect(frame.head, {config.vocabulary, config.embedding_width});
@@ -242,6 +247,11 @@ Status Loader::check_frame() {
 Status Loader::settle_head() {
   Frame& frame = model_.frame_;
   const ModelConfig& config = model_.config_;
+  if (!model_.has_head()) {
+    QUELL_TRY(pooling, read_pooling(model_.folder_, config.hidden));
+    model_.config_.pooling = pooling;
+    return ok();
+  }
   if (model_.tied_head()) {
     if (!config.tied_head) {
       model_.warnings_.push_back(

@@ -116,6 +116,17 @@ void widen(DType dtype, std::span<const std::byte> bytes, std::span<float> out) 
 
 }  // namespace
 
+Status expect_head(const Model& model) {
+  if (model.has_head()) return ok();
+  const std::string folder = model.folder().string();
+  return Error{ErrorCode::unsupported,
+               folder + ": " + model.config().architecture +
+                   " is an encoder: it gives embeddings of whole texts, and has no head that would "
+                   "predict tokens",
+               folder,
+               {}};
+}
+
 std::string_view to_string(Site site) noexcept {
   switch (site) {
     case Site::qkv_in:

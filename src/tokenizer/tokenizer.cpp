@@ -102,6 +102,11 @@ Result<std::vector<std::int32_t>> Tokenizer::encode(std::string_view text, bool 
   return ids;
 }
 
+std::vector<std::int32_t> Tokenizer::with_special(std::vector<std::int32_t> ids) const {
+  state_->parts.post_processor.apply(ids, /*add_special=*/true);
+  return ids;
+}
+
 std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool keep_special) const {
   const Parts& parts = state_->parts;
   std::vector<std::string> tokens;

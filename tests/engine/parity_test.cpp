@@ -37,5 +37,30 @@ TEST_P(Parity, LogitsEqualTheReference) {
 INSTANTIATE_TEST_SUITE_P(Engine, Parity, ::testing::ValuesIn(test::kGoldenModels),
                          [](const auto& one) { return std::string(one.param); });
 
+class EncoderParity : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(EncoderParity, LastHiddenStatesEqualTheReference) {
+  const test::GoldenModel golden = test::read_golden(GetParam());
+  const test::TemporaryFolder folder;
+  golden.write(folder.path());
+  SerialExecutor serial;
+  auto model = model::Model::load(folder.path());
+  ASSERT_TRUE(model.has_value()) << model.error().message;
+  auto engine = engine::Engine::create(*model, serial);
+  ASSERT_TRUE(engine.has_value()) << engine.error().message;
+  const auto length = static_cast<std::uint32_t>(golden.ids.size());
+  auto states = engine::hidden_states(*engine, golden.ids, {&length, 1});
+  ASSERT_TRUE(states.has_value()) << states.error().message;
+  ASSERT_EQ(golden.rows.size(), 8u);
+  ASSERT_EQ(golden.hidden.size(), 8u);
+  for (std::size_t i = 0; i < golden.rows.size(); ++i) {
+    EXPECT_LE(test::largest_difference(states->row(golden.rows[i]), golden.hidden[i]), kTolerance)
+        << "token " << golden.rows[i];
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Engine, EncoderParity, ::testing::ValuesIn(test::kGoldenEncoders),
+                         [](const auto& one) { return std::string(one.param); });
+
 }  // namespace
 }  // namespace quell

@@ -53,6 +53,10 @@ std::vector<std::string> quell::fuzz::seeds() {
           R"("hidden_size":64,"ffn_dim":256,"num_hidden_layers":2,"num_attention_heads":4,)"
           R"("max_position_embeddings":128,"word_embed_proj_dim":32,"do_layer_norm_before":true,)"
           R"("activation_function":"relu")"),
+      config("BertModel", "bert",
+             R"("hidden_size":64,"intermediate_size":256,"num_hidden_layers":2,)"
+             R"("num_attention_heads":4,"max_position_embeddings":128,"type_vocab_size":2,)"
+             R"("hidden_act":"gelu","layer_norm_eps":1e-12,"position_embedding_type":"absolute")"),
       "{}"};
 }
 

@@ -74,8 +74,9 @@ struct GoldenModel {
   io::Json config;
   std::vector<GoldenTensor> tensors;
   std::vector<std::int32_t> ids;
-  std::vector<std::size_t> rows;           // token positions whose logits are stored
+  std::vector<std::size_t> rows;           // token positions whose outputs are stored
   std::vector<std::vector<float>> logits;  // [rows, vocabulary]
+  std::vector<std::vector<float>> hidden;  // of an encoder instead: [rows, hidden]
 
   GoldenTensor& tensor(std::string_view name) {
     for (GoldenTensor& entry : tensors) {
@@ -136,12 +137,18 @@ inline GoldenModel read_golden(const std::string& name) {
   for (const io::Json& row : json->find("rows")->items()) {
     model.rows.push_back(static_cast<std::size_t>(row.as_integer()));
   }
-  for (const io::Json& row : json->find("logits")->items()) {
-    model.logits.emplace_back();
-    for (const io::Json& value : row.items()) {
-      model.logits.back().push_back(static_cast<float>(value.as_number()));
+  const auto read_rows = [&](const char* name, std::vector<std::vector<float>>& rows) {
+    const io::Json* member = json->find(name);
+    if (member == nullptr) return;
+    for (const io::Json& row : member->items()) {
+      rows.emplace_back();
+      for (const io::Json& value : row.items()) {
+        rows.back().push_back(static_cast<float>(value.as_number()));
+      }
     }
-  }
+  };
+  read_rows("logits", model.logits);
+  read_rows("hidden", model.hidden);
   return model;
 }
 
@@ -167,5 +174,7 @@ inline constexpr const char* kGoldenModels[] = {"llama",
                                                 "opt",
                                                 "opt_350m",
                                                 "opt_plain"};
+
+inline constexpr const char* kGoldenEncoders[] = {"bert", "bert_masked_lm"};
 
 }  // namespace quell::test

@@ -3,7 +3,8 @@
 
 // The reference forward pass in float32. It goes block by block, so that one block's weights are
 // all that must be resident: callers hold the hidden states of many sequences and carry them
-// through a block together. With an f32 key-value cache the same code generates token by token.
+// through a block together. With an f32 key-value cache the same code generates token by token. An
+// encoder goes through the same blocks; its last hidden states are its product (embeddings.hpp).
 
 #include <cstdint>
 #include <memory>
@@ -89,12 +90,13 @@ class Engine {
 
   /// Final norm and head: logits [T, vocabulary]. A head of up to kKeptHeadBytes is packed at the
   /// first call and kept; a larger one is packed slice by slice at every call, so call with many
-  /// rows.
+  /// rows. Error: unsupported (an encoder, which has no head).
   Status logits(MatrixView<const float> x, MatrixView<float> out);
   /// Keeps the packed head whatever its size (generation asks for one row at a time).
   void keep_head() noexcept;
 
-  /// Bytes of all blocks and the head packed: what keeping everything in memory would take.
+  /// Bytes of all blocks and the head, if there is one, packed: what keeping everything in memory
+  /// would take.
   std::uint64_t packed_bytes() const noexcept;
 
   static constexpr std::size_t kGroupRows = 2048;

@@ -28,7 +28,8 @@ struct GenerateOptions {
 };
 
 /// The continuation of `prompt` (at least one id). Errors: those of Engine::embed, usage (a
-/// temperature below 0 or not finite), numeric (logits that are not finite).
+/// temperature below 0 or not finite), unsupported (an encoder), numeric (logits that are not
+/// finite).
 Result<std::vector<std::int32_t>> generate(Engine& engine, std::span<const std::int32_t> prompt,
                                            const GenerateOptions& options);
 

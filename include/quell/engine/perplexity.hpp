@@ -58,8 +58,8 @@ struct Scores {
   std::vector<double> nll;            // one for each scored token, in the order of the text
   std::vector<std::uint32_t> counts;  // scored tokens of each sequence
 };
-/// Errors: those of Engine::embed, and numeric (logits that are not finite, with sequence and
-/// token).
+/// Errors: those of Engine::embed, unsupported (an encoder, which predicts nothing), and numeric
+/// (logits that are not finite, with sequence and token).
 Result<Scores> score(Engine& engine, std::span<const std::int32_t> ids,
                      std::span<const std::uint32_t> lengths, const ScoreOptions& options = {});
 
@@ -68,12 +68,14 @@ struct Comparison {
   std::vector<std::uint32_t> counts;
   std::uint64_t same_top = 0;  // scored tokens at which both give the same token the largest logit
 };
-/// Scores both models on the same text. They must share the vocabulary size (usage otherwise).
+/// Scores both models on the same text. They must share the vocabulary size (usage otherwise) and
+/// have heads (unsupported; compare_embeddings is for encoders).
 Result<Comparison> compare(Engine& reference, Engine& other, std::span<const std::int32_t> ids,
                            std::span<const std::uint32_t> lengths,
                            const ScoreOptions& options = {});
 
-/// Hidden states [sum of lengths, hidden] after all blocks, one block resident at a time.
+/// Hidden states [sum of lengths, hidden] after all blocks, one block resident at a time. For an
+/// encoder they are the last hidden states that it gives.
 Result<Matrix> hidden_states(Engine& engine, std::span<const std::int32_t> ids,
                              std::span<const std::uint32_t> lengths, WeightSource* source = nullptr,
                              Tap* tap = nullptr);

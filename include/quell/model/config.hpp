@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "quell/core/result.hpp"
@@ -17,6 +18,10 @@ namespace quell::model {
 enum class Norm { rms, layer };
 enum class Activation { relu, silu, gelu, gelu_tanh, quick_gelu };
 enum class Positions { rotary, learned };
+/// How an encoder's hidden states become the embedding of a text, before it gets unit length: the
+/// mean over all tokens, or the state of the first one.
+enum class Pooling { mean, first };
+std::string_view to_string(Pooling pooling) noexcept;  // "mean", "first"
 
 /// Rotary embedding: theta_t = base^(-2t/dims), then the scaling.
 struct Rope {
@@ -54,6 +59,8 @@ struct ModelConfig {
   Positions positions = Positions::rotary;
   Rope rope;
   std::uint32_t position_offset = 0;  // learned: row of the table for position 0
+  std::uint32_t token_types = 0;      // rows of the table of token types, row 0 of which is added
+  bool embedding_norm = false;        // the sum of embeddings is normalized
 
   float attention_scale = 0;                       // of q . k
   bool scale_by_inverse_layer = false;             // q . k is further divided by layer + 1
@@ -62,6 +69,7 @@ struct ModelConfig {
   std::vector<std::uint32_t> windows;  // per layer; 0 = sees everything before it
 
   std::uint32_t embedding_width = 0;  // differs from hidden only with project_in / project_out
+  Pooling pooling = Pooling::mean;    // encoders
   bool tied_head = false;  // as config.json says; Model::tied_head() is what the weights say
   std::string dtype;       // of the checkpoint, as config.json says: "bfloat16", ...
   std::optional<std::int32_t> bos, eos;

@@ -54,11 +54,16 @@ std::vector<const Linear*> linears_at(const Block& block, Site site);
 
 /// Tensors outside the blocks.
 struct Frame {
-  std::string embedding;  // [V, embedding_width]
-  std::string positions;  // [P, hidden], learned positions only
+  std::string embedding;    // [V, embedding_width]
+  std::string positions;    // [P, hidden], learned positions only
+  std::string token_types;  // [token_types, hidden], where the config has them
+  NormTensors embedding_norm;
   std::optional<Linear> project_in, project_out;
   NormTensors final_norm;
-  std::string head;  // [V, embedding_width]; the embedding's name when tied
+  // [V, embedding_width]; the embedding's name when tied; empty: an encoder, which has none.
+  std::string head;
+  // Linears of the class that no forward pass reads (the pooler of BERT). They stay as they are.
+  std::vector<Linear> unread;
 };
 
 struct LoadOptions {
@@ -84,6 +89,8 @@ class Model {
   const std::vector<Block>& blocks() const noexcept { return blocks_; }
   const Frame& frame() const noexcept { return frame_; }
   bool tied_head() const noexcept { return frame_.head == frame_.embedding; }
+  /// False for an encoder (whose product is embeddings) and after load_weights_only.
+  bool has_head() const noexcept { return !frame_.head.empty(); }
   /// load_weights_only: every 2-D floating-point `*.weight` (and quantized module) that is neither
   /// an embedding nor a head by its name, sorted by name. Empty after load().
   const std::vector<Linear>& generic_linears() const noexcept { return generic_linears_; }
@@ -121,5 +128,8 @@ class Model {
 
   explicit Model(io::Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)) {}
 };
+
+/// unsupported for a model without a head, with what can be done with it instead.
+Status expect_head(const Model& model);
 
 }  // namespace quell::model

@@ -34,6 +34,9 @@ class Tokenizer {
   /// character without an id in a vocabulary that has no unknown token), resource (a pattern of the
   /// file that backtracks without end, a piece of 2 GiB); never for what a text holds.
   Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special = true) const;
+  /// The ids of a text with what the model expects around it: encode(text) is
+  /// with_special(encode(text, false)). For callers that cut a text before it is closed.
+  std::vector<std::int32_t> with_special(std::vector<std::int32_t> ids) const;
   /// Text of the ids; special tokens give nothing unless asked for.
   std::string decode(std::span<const std::int32_t> ids, bool keep_special = false) const;
 

@@ -10,11 +10,14 @@ of both, which tests/engine/golden_model.hpp repeats:
     2-D: u * 1.7 / sqrt(columns)     1-D norm weight: 1 + u / 2     other 1-D: 0.3 * u
 
 A file NAME.json holds config (as in config.json), tensors (names and shapes), ids, and logits of the rows
-listed under rows, nine digits each.
+listed under rows, nine digits each; of an encoder, hidden: its last hidden states in those rows.
+
+python3 make_golden.py NAME... writes only these.
 """
 import json
 import math
 import os
+import sys
 
 import numpy as np
 import torch
@@ -33,6 +36,9 @@ GPT2 = dict(n_embd=96, n_head=6, n_layer=2, n_positions=32, vocab_size=131, n_in
 OPT = dict(hidden_size=96, num_attention_heads=6, ffn_dim=160, num_hidden_layers=2, vocab_size=131,
            max_position_embeddings=32, word_embed_proj_dim=96, bos_token_id=2, eos_token_id=2,
            pad_token_id=1)
+BERT = dict(hidden_size=96, num_attention_heads=6, intermediate_size=160, num_hidden_layers=2, vocab_size=131,
+            max_position_embeddings=32, type_vocab_size=2, hidden_act="gelu", layer_norm_eps=1e-12,
+            pad_token_id=0)
 HALF = [1.0, 1.05, 1.1, 1.3, 1.6, 2.0, 2.5, 3.0]
 
 LLAMA, MISTRAL, QWEN2, QWEN3 = "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"
@@ -76,7 +82,12 @@ CASES = {
                  "model."),
     "opt_plain": ("OPTForCausalLM", {**OPT, "enable_bias": False,
                                      "layer_norm_elementwise_affine": False}, ""),
+    "bert": ("BertModel", BERT, ""),
+    "bert_masked_lm": ("BertForMaskedLM", {**BERT, "hidden_act": "gelu_new", "type_vocab_size": 1,
+                                           "layer_norm_eps": 1e-5}, ""),
 }
+# Names as the oldest files have them.
+OLD_NAMES = {"bert_masked_lm": [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")]}
 
 
 def splitmix64(x):
@@ -112,6 +123,8 @@ def values(name, shape):
 def main():
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
     for case, (kind, settings, bare) in CASES.items():
+        if sys.argv[1:] and case not in sys.argv[1:]:
+            continue
         config_class = getattr(transformers, kind).config_class
         config = config_class(**json.loads(json.dumps(settings)))
         config._attn_implementation = "eager"
@@ -121,15 +134,22 @@ def main():
             if name == "lm_head.weight" and config.tie_word_embeddings:
                 continue
             stored = name[len(bare):] if bare and name.startswith(bare) else name
+            if stored.startswith("cls.predictions.decoder."):
+                continue  # the embedding and the bias before it, once more
+            for new, old in OLD_NAMES.get(case, []):
+                stored = stored.replace(new, old)
             tensors[stored] = list(tensor.shape)
             tensor.copy_(torch.from_numpy(values(stored, list(tensor.shape))))
         model.tie_weights()
         with torch.no_grad():
-            logits = model(torch.tensor([IDS])).logits[0].numpy()
+            encoder = kind.startswith("Bert")
+            network = model.bert if kind == "BertForMaskedLM" else model
+            outputs = network(torch.tensor([IDS]))
+            logits = (outputs.last_hidden_state if encoder else outputs.logits)[0].numpy()
         written = {"architectures": [kind], "model_type": config.model_type, **settings}
         lines = ['{', f' "made_by": {json.dumps("make_golden.py with " + versions)},',
                  f' "config": {json.dumps(written)},', f' "tensors": {json.dumps(tensors)},',
-                 f' "ids": {json.dumps(IDS)},', f' "rows": {json.dumps(ROWS)},', ' "logits": [']
+                 f' "ids": {json.dumps(IDS)},', f' "rows": {json.dumps(ROWS)},', f' "{"hidden" if encoder else "logits"}": [']
         rows = ["  [" + ",".join("%.9g" % x for x in logits[row]) + "]" for row in ROWS]
         lines += [",\n".join(rows), " ]", "}"]
         with open(os.path.join(HERE, case + ".json"), "w", encoding="ascii") as f:
