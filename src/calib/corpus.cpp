@@ -104,18 +104,19 @@ Result<std::vector<std::string>> jsonl_documents(const std::string& text,
   return documents;
 }
 
-bool is_full(const Corpus& corpus, const CutOptions& options) {
-  return options.max_tokens != 0 && corpus.ids.size() >= options.max_tokens;
+// True if not even one more token between `around` others would fit.
+bool is_full(const Corpus& corpus, const CutOptions& options, std::size_t around = 0) {
+  return options.max_tokens != 0 && corpus.ids.size() + around >= options.max_tokens;
 }
 
 // Appends one sequence, shortened so that the corpus keeps to max_tokens; a sequence of one token
-// predicts nothing and is left out.
+// predicts nothing and is left out, except for an encoder.
 void append(Corpus& corpus, std::span<const std::int32_t> ids, const CutOptions& options) {
   std::size_t length = std::min<std::size_t>(ids.size(), options.length);
   if (options.max_tokens != 0) {
     length = std::min<std::size_t>(length, options.max_tokens - corpus.ids.size());
   }
-  if (length < 2) return;
+  if (length < (options.closed ? 1u : 2u)) return;
   corpus.ids.insert(corpus.ids.end(), ids.begin(),
                     ids.begin() + static_cast<std::ptrdiff_t>(length));
   corpus.lengths.push_back(static_cast<std::uint32_t>(length));
@@ -132,6 +133,23 @@ void append_windows(Corpus& corpus, std::span<const std::int32_t> stream,
     if (bos) window.push_back(*bos);
     window.insert(window.end(), part.begin(), part.end());
     append(corpus, window, options);
+  }
+}
+
+// Sequences of an encoder: parts of `ids` that leave room for the `around` tokens which the
+// tokenizer puts around a text. Only the first part, unless `all` are wanted.
+void append_closed(Corpus& corpus, std::span<const std::int32_t> ids,
+                   const tokenizer::Tokenizer& tokenizer, std::size_t around, bool all,
+                   const CutOptions& options) {
+  while (!ids.empty() && !is_full(corpus, options, around)) {
+    std::size_t body = std::min<std::size_t>(ids.size(), options.length - around);
+    if (options.max_tokens != 0) {
+      body = std::min<std::size_t>(body, options.max_tokens - corpus.ids.size() - around);
+    }
+    const auto part = ids.first(body);
+    append(corpus, tokenizer.with_special({part.begin(), part.end()}), options);
+    if (!all) return;
+    ids = ids.subspan(body);
   }
 }
 
@@ -154,9 +172,34 @@ Result<Corpus> read_text(std::span<const std::filesystem::path> files,
     return Error{ErrorCode::usage, "a sequence needs at least 2 tokens, " +
                                        std::to_string(options.length) + " asked for"};
   }
+  const std::size_t around = options.closed ? tokenizer.with_special({}).size() : 0;
+  if (options.length <= around) {
+    return Error{ErrorCode::usage, "a text needs at least " + std::to_string(around + 1) +
+                                       " tokens, of which the tokenizer adds " +
+                                       std::to_string(around) + "; " +
+                                       std::to_string(options.length) + " asked for"};
+  }
   Corpus corpus;
+  const auto add_document = [&](std::string_view document) -> Status {
+    QUELL_TRY(ids, tokenizer.encode(document, !options.closed));
+    if (options.closed) {
+      append_closed(corpus, ids, tokenizer, around, /*all=*/false, options);
+    } else {
+      append(corpus, ids, options);
+    }
+    return ok();
+  };
+  const auto add_stream = [&](std::string_view text) -> Status {
+    QUELL_TRY(ids, tokenizer.encode(text, false));
+    if (options.closed) {
+      append_closed(corpus, ids, tokenizer, around, /*all=*/true, options);
+    } else {
+      append_windows(corpus, ids, tokenizer.bos(), options);
+    }
+    return ok();
+  };
   for (const std::filesystem::path& path : files) {
-    if (is_full(corpus, options)) break;
+    if (is_full(corpus, options, around)) break;
     QUELL_TRY(text, read_file(path));
     QUELL_TRY(check_is_text(text, path));
     const std::size_t before = corpus.lengths.size();
@@ -164,27 +207,23 @@ Result<Corpus> read_text(std::span<const std::filesystem::path> files,
       QUELL_TRY(documents, jsonl_documents(text, path));
       if (options.documents) {
         for (const std::string& document : documents) {
-          if (is_full(corpus, options)) break;
-          QUELL_TRY(ids, tokenizer.encode(document));
-          append(corpus, ids, options);
+          if (is_full(corpus, options, around)) break;
+          QUELL_TRY(add_document(document));
         }
       } else {
         std::string joined;
         for (const std::string& document : documents) joined.append(document).push_back('\n');
-        QUELL_TRY(ids, tokenizer.encode(joined, false));
-        append_windows(corpus, ids, tokenizer.bos(), options);
+        QUELL_TRY(add_stream(joined));
       }
     } else if (options.documents) {
       for (const std::string_view document : split_documents(text)) {
-        if (is_full(corpus, options)) break;
-        QUELL_TRY(ids, tokenizer.encode(document));
-        append(corpus, ids, options);
+        if (is_full(corpus, options, around)) break;
+        QUELL_TRY(add_document(document));
       }
     } else {
-      QUELL_TRY(ids, tokenizer.encode(text, false));
-      append_windows(corpus, ids, tokenizer.bos(), options);
+      QUELL_TRY(add_stream(text));
     }
-    if (corpus.lengths.size() == before && !is_full(corpus, options)) {
+    if (corpus.lengths.size() == before && !is_full(corpus, options, around)) {
       return check_not_empty({}, path.string()).error();
     }
   }

@@ -196,6 +196,7 @@ Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& 
   const std::uint32_t limit = model.config().max_positions;
   calib::CutOptions cut;
   cut.documents = data.documents;
+  cut.closed = !model.has_head();
   cut.max_tokens = calibration ? 0 : data.max_tokens;
   cut.length = data.length != 0 ? data.length : std::min(kDefaultLength, limit);
   const char* option = calibration ? "--seqlen" : "--context";

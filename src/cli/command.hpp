@@ -114,6 +114,8 @@ Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& 
 /// The lines that quantize, eval and run print for people.
 void print_outcome(const pipeline::QuantizeOutcome& outcome);
 void print_evaluation(const pipeline::Evaluation& evaluation, std::uint32_t context);
+/// usage if the model is an encoder and a limit is given.
+Status check_max_kl(const model::Model& model, std::optional<double> max_kl);
 /// verification if the mean KL divergence exceeds the limit.
 Status check_kl(const pipeline::Evaluation& evaluation, std::optional<double> max_kl);
 

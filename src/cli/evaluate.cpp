@@ -17,7 +17,7 @@ class Evaluate final : public Command {
  public:
   std::string_view name() const override { return "eval"; }
   std::string_view help() const override {
-    return "perplexity; with --against, KL divergence and agreement";
+    return "perplexity; with --against, KL divergence and agreement, or an encoder's embeddings";
   }
   void add_options(CLI::App& app) override {
     app.add_option("MODEL", model_, "model folder, quantized or not")->required();
@@ -38,6 +38,8 @@ class Evaluate final : public Command {
       QUELL_TRY(loaded, model::Model::load(reference_, {limits.allow_links_outside}));
       reference.emplace(std::move(loaded));
     }
+    QUELL_TRY(pipeline::check_evaluation(model, reference ? &*reference : nullptr));
+    QUELL_TRY(check_max_kl(model, max_kl_));
     QUELL_TRY(corpus, read_corpus(model, data_, false));
     for (const std::string& note : corpus.notes) observer->note(note);
     QUELL_TRY(evaluation, pipeline::evaluate(model, reference ? &*reference : nullptr, corpus,
@@ -60,9 +62,35 @@ class Evaluate final : public Command {
   TextOptions data_;
 };
 
+void print_layers(const std::vector<pipeline::LayerError>& layers) {
+  if (layers.empty()) return;
+  const auto growth = [](const pipeline::LayerError& error) { return error.relative_error; };
+  const auto worst =
+      std::max_element(layers.begin(), layers.end(),
+                       [&](const auto& a, const auto& b) { return growth(a) < growth(b); });
+  fmt::print(
+      "Layers      error of the residual stream {:.4f} after the last block, largest {:.4f} "
+      "after block {}\n",
+      layers.back().relative_error, worst->relative_error, worst->layer);
+}
+
+void print_embeddings(const pipeline::Evaluation& evaluation) {
+  const pipeline::EmbeddingsAgainst& against = *evaluation.embeddings;
+  fmt::print("Embeddings  cosine error {:.3e} mean, {:.3e} largest  ({} texts, {} tokens)\n",
+             against.cosine_error_mean, against.cosine_error_max, against.texts, evaluation.tokens);
+  fmt::print("Hidden      relative error {:.4f} of the last hidden states\n",
+             against.hidden_relative_error);
+  if (against.nearest_neighbour_agreement) {
+    fmt::print("Neighbours  {:.2f} % of texts keep their nearest one\n",
+               100 * *against.nearest_neighbour_agreement);
+  }
+  print_layers(against.layers);
+}
+
 }  // namespace
 
 void print_evaluation(const pipeline::Evaluation& evaluation, std::uint32_t context) {
+  if (evaluation.embeddings) return print_embeddings(evaluation);
   fmt::print("Perplexity  {:.4f} +- {:.4f}  ({} tokens scored, mean NLL {:.6f}{})\n",
              evaluation.perplexity, evaluation.perplexity_standard_error, evaluation.tokens,
              evaluation.nll, context != 0 ? fmt::format(", context {}", context) : std::string());
@@ -74,16 +102,14 @@ void print_evaluation(const pipeline::Evaluation& evaluation, std::uint32_t cont
       against.kl.mean, against.kl_standard_error, against.kl.median, against.kl.p99,
       against.kl.max);
   fmt::print("Same top    {:.2f} % of tokens\n", 100 * against.top1_agreement);
-  if (!against.layers.empty()) {
-    const auto growth = [](const pipeline::LayerError& error) { return error.relative_error; };
-    const auto worst =
-        std::max_element(against.layers.begin(), against.layers.end(),
-                         [&](const auto& a, const auto& b) { return growth(a) < growth(b); });
-    fmt::print(
-        "Layers      error of the residual stream {:.4f} after the last block, largest {:.4f} "
-        "after block {}\n",
-        against.layers.back().relative_error, worst->relative_error, worst->layer);
-  }
+  print_layers(against.layers);
+}
+
+Status check_max_kl(const model::Model& model, std::optional<double> max_kl) {
+  if (!max_kl || model.has_head()) return ok();
+  return Error{ErrorCode::usage, "--max-kl limits how far predictions go apart, and " +
+                                     model.config().architecture +
+                                     " is an encoder, which predicts nothing; leave it out"};
 }
 
 Status check_kl(const pipeline::Evaluation& evaluation, std::optional<double> max_kl) {

@@ -35,6 +35,7 @@ class Generate final : public Command {
     }
     const std::unique_ptr<Executor> executor = make_openmp_executor(limits.threads);
     QUELL_TRY(model, model::Model::load(model_, {limits.allow_links_outside}));
+    QUELL_TRY(model::expect_head(model));
     QUELL_TRY(tokenizer, tokenizer::Tokenizer::read(model.folder()));
     QUELL_TRY(prompt, tokenizer.encode(prompt_));
     if (prompt.empty()) {

@@ -47,7 +47,8 @@ class Inspect final : public Command {
       for (const auto& [type, bytes] : dtypes) types.set(type, bytes);
       json.set("dtypes", std::move(types));
       json.set("shards", static_cast<std::uint64_t>(model.checkpoint().files().size()));
-      json.set("tied_head", model.tied_head());
+      json.set("tied_head", model.has_head() ? io::Json(model.tied_head()) : io::Json());
+      if (!model.has_head()) json.set("pooling", to_string(config.pooling));
       json.set("tokenizer", tokenizer ? io::Json(tokenizer->model_type()) : io::Json());
       json.set("quantized", layout.empty() ? io::Json() : io::Json(layout));
       io::Json warnings = io::Json::array();
@@ -67,8 +68,7 @@ class Inspect final : public Command {
     fmt::print("Size       {} parameters, {} in {} file{} ({})\n", count_text(model.parameters()),
                size_text(model.checkpoint().total_bytes()), model.checkpoint().files().size(),
                model.checkpoint().files().size() == 1 ? "" : "s", types);
-    fmt::print("Head       {}, vocabulary {}\n",
-               model.tied_head() ? "tied to the embedding" : "its own matrix", config.vocabulary);
+    fmt::print("Head       {}, vocabulary {}\n", head_text(model), config.vocabulary);
     if (tokenizer) {
       fmt::print("Tokenizer  {}, {} tokens{}\n", tokenizer->model_type(), tokenizer->size(),
                  tokenizer->bos()
@@ -95,6 +95,13 @@ class Inspect final : public Command {
   }
 
  private:
+  static std::string head_text(const model::Model& model) {
+    if (model.has_head()) return model.tied_head() ? "tied to the embedding" : "its own matrix";
+    const bool mean = model.config().pooling == model::Pooling::mean;
+    return std::string("none, an encoder; a text's embedding is ") +
+           (mean ? "the mean over its tokens" : "the state of its first token");
+  }
+
   static std::string count_text(std::uint64_t count) {
     const auto value = static_cast<double>(count);
     if (value < 1e6) return fmt::format("{}", count);

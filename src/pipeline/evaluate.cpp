@@ -9,6 +9,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "quell/engine/embeddings.hpp"
+
 namespace quell::pipeline {
 namespace {
 
@@ -51,11 +53,60 @@ Result<std::vector<LayerError>> layer_errors(engine::Engine& reference, engine::
   return result;
 }
 
+io::Json layers_json(const std::vector<LayerError>& errors) {
+  io::Json layers = io::Json::array();
+  for (const LayerError& error : errors) {
+    layers.push(
+        io::Json::object({{"layer", error.layer}, {"relative_error", error.relative_error}}));
+  }
+  return layers;
+}
+
+Result<EmbeddingsAgainst> compare_encoders(engine::Engine& reference, engine::Engine& other,
+                                           const calib::Corpus& corpus,
+                                           const engine::ScoreOptions& options) {
+  QUELL_TRY(compared,
+            engine::compare_embeddings(reference, other, corpus.ids, corpus.lengths, options));
+  EmbeddingsAgainst against;
+  against.texts = compared.cosine_error.size();
+  against.cosine_error_mean = mean(compared.cosine_error);
+  against.cosine_error_max =
+      *std::max_element(compared.cosine_error.begin(), compared.cosine_error.end());
+  against.hidden_relative_error = compared.hidden_relative_error;
+  if (against.texts >= 2) {
+    against.nearest_neighbour_agreement =
+        static_cast<double>(compared.same_neighbour) / static_cast<double>(against.texts);
+  }
+  QUELL_TRY(layers, layer_errors(reference, other, corpus));
+  against.layers = std::move(layers);
+  return against;
+}
+
 }  // namespace
+
+Status check_evaluation(const model::Model& model, const model::Model* reference) {
+  const auto name = [](const model::Model& each) {
+    return each.folder().string() + " (" + each.config().architecture + ")";
+  };
+  if (reference != nullptr && reference->has_head() != model.has_head()) {
+    const model::Model& encoder = model.has_head() ? *reference : model;
+    const model::Model& decoder = model.has_head() ? model : *reference;
+    return Error{ErrorCode::usage, name(encoder) + " is an encoder and " + name(decoder) +
+                                       " is not; they cannot be compared"};
+  }
+  if (model.has_head() || reference != nullptr) return ok();
+  return Error{ErrorCode::usage,
+               name(model) +
+                   " is an encoder, which predicts no tokens and so has no perplexity: give "
+                   "--against ORIGINAL, for the cosine error of its embeddings (mean and largest), "
+                   "the relative error of its hidden states and the share of texts that keep their "
+                   "nearest neighbour"};
+}
 
 Result<Evaluation> evaluate(const model::Model& model, const model::Model* reference,
                             const calib::Corpus& corpus, std::uint64_t max_memory,
                             Executor& executor, Observer& observer) {
+  QUELL_TRY(check_evaluation(model, reference));
   QUELL_TRY(engine, engine::Engine::create(model, executor));
   engine::ScoreOptions options;
   // Hidden states of both models and the weights of a block share the budget.
@@ -67,6 +118,13 @@ Result<Evaluation> evaluate(const model::Model& model, const model::Model* refer
     observer.progress({"evaluation", static_cast<double>(done), static_cast<double>(total), 0});
   };
   Evaluation evaluation;
+  if (!model.has_head()) {
+    QUELL_TRY(original, engine::Engine::create(*reference, executor));
+    QUELL_TRY(against, compare_encoders(original, engine, corpus, options));
+    evaluation.tokens = corpus.ids.size();
+    evaluation.embeddings = std::move(against);
+    return evaluation;
+  }
   std::vector<double> nll;
   std::vector<std::uint32_t> counts;
   if (reference == nullptr) {
@@ -97,9 +155,25 @@ Result<Evaluation> evaluate(const model::Model& model, const model::Model* refer
   return evaluation;
 }
 
+io::Json EmbeddingsAgainst::to_json() const {
+  io::Json json = io::Json::object();
+  json.set("cosine_error_mean", cosine_error_mean);
+  json.set("cosine_error_max", cosine_error_max);
+  json.set("hidden_relative_error", hidden_relative_error);
+  json.set("nearest_neighbour_agreement",
+           nearest_neighbour_agreement ? io::Json(*nearest_neighbour_agreement) : io::Json());
+  json.set("layers", layers_json(layers));
+  return json;
+}
+
 io::Json Evaluation::to_json() const {
   io::Json json = io::Json::object();
   json.set("tokens", tokens);
+  if (embeddings) {
+    json.set("texts", embeddings->texts);
+    json.set("against", embeddings->to_json());
+    return json;
+  }
   json.set("nll", nll);
   json.set("nll_stderr", nll_standard_error);
   json.set("perplexity", perplexity);
@@ -114,12 +188,7 @@ io::Json Evaluation::to_json() const {
   other.set("kl_p99", against->kl.p99);
   other.set("kl_max", against->kl.max);
   other.set("top1_agreement", against->top1_agreement);
-  io::Json layers = io::Json::array();
-  for (const LayerError& error : against->layers) {
-    layers.push(
-        io::Json::object({{"layer", error.layer}, {"relative_error", error.relative_error}}));
-  }
-  other.set("layers", std::move(layers));
+  other.set("layers", layers_json(against->layers));
   json.set("against", std::move(other));
   return json;
 }

@@ -116,10 +116,11 @@ class Run {
     identity.set("quell_version", QUELL_VERSION);
     QUELL_TRY(fingerprint, calib::model_fingerprint(model_));
     identity.set("model", fingerprint);
-    identity.set("calibration", options_.corpus != nullptr ? calib::fingerprint(*options_.corpus)
-                                : options_.statistics != nullptr
-                                    ? "statistics of " + options_.statistics->info().corpus_fingerprint
-                                    : std::string("none"));
+    identity.set("calibration",
+                 options_.corpus != nullptr ? calib::fingerprint(*options_.corpus)
+                 : options_.statistics != nullptr
+                     ? "statistics of " + options_.statistics->info().corpus_fingerprint
+                     : std::string("none"));
     identity.set("layout", plan_.layout->name);
     identity.set("nonfinite", static_cast<int>(options_.nonfinite));
     const io::Json recipe = recipe_.to_json();
@@ -405,14 +406,16 @@ class Run {
       if (head.ends_with(".weight")) head.resize(head.size() - std::string_view(".weight").size());
       ignored.push_back(head);
     }
+    for (const model::Linear& linear : model_.frame().unread) ignored.push_back(linear.name);
     io::Json config = model_.config_json();
     config.set("quantization_config", plan_.layout->config(modules, ignored));
 
     QuantizeOutcome outcome;
-    for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
-                             "special_tokens_map.json", "added_tokens.json", "vocab.json",
-                             "merges.txt", "tokenizer.model", "chat_template.jinja",
-                             "chat_template.json", "preprocessor_config.json"}) {
+    for (const char* name :
+         {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
+          "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+          "tokenizer.model", "chat_template.jinja", "chat_template.json",
+          "preprocessor_config.json", "vocab.txt", "pooling.json"}) {
       const std::filesystem::path file = model_.folder() / name;
       std::error_code failure;
       if (!std::filesystem::is_regular_file(file, failure)) continue;

@@ -54,6 +54,66 @@ TEST(Corpus, WindowsOpenWithBosAndCoverTheStream) {
   EXPECT_EQ(corpus->scored(), 10u);
 }
 
+// The same alphabet between [C] (id 0) and [S] (id 29), as encoders have it.
+Result<Corpus> cut_closed(const std::string& text, CutOptions options) {
+  const test::TemporaryFolder folder;
+  byte_tokenizer(folder);
+  std::string json = test::read_bytes(folder / "tokenizer.json");
+  const auto replace = [&](const std::string& from, const std::string& to) {
+    ASSERT_NE(json.find(from), std::string::npos);
+    json.replace(json.find(from), from.size(), to);
+  };
+  replace(R"({"Sequence":{"id":"A","type_id":0}})",
+          R"({"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"<s>","type_id":0}})");
+  replace(R"("special_tokens":{)",
+          R"("special_tokens":{"<s>":{"id":"<s>","ids":[29],"tokens":["<s>"]},)");
+  replace(R"("vocab":{)", R"("vocab":{"<s>":29,)");
+  test::write_bytes(folder / "tokenizer.json", json);
+  auto tokenizer = tokenizer::Tokenizer::read(folder.path());
+  EXPECT_TRUE(tokenizer) << tokenizer.error().message;
+  const std::filesystem::path file = folder / "text.txt";
+  test::write_bytes(file, text);
+  options.closed = true;
+  return read_text({&file, 1}, *tokenizer, options);
+}
+
+TEST(Corpus, ClosedWindowsAreTextsOfTheirOwn) {
+  const auto corpus = cut_closed("abcde", {.length = 4});
+  ASSERT_TRUE(corpus) << corpus.error().message;
+  EXPECT_EQ(corpus->lengths, (Lengths{4, 4, 3}));
+  EXPECT_EQ(corpus->ids, (std::vector<std::int32_t>{0, 3, 4, 29, 0, 5, 6, 29, 0, 7, 29}));
+}
+
+TEST(Corpus, AClosedDocumentIsCutBeforeItIsClosed) {
+  const auto corpus =
+      cut_closed("abcde\n<|endoftext|>\nf\n<|endoftext|>\n\n", {.length = 5, .documents = true});
+  ASSERT_TRUE(corpus) << corpus.error().message;
+  EXPECT_EQ(corpus->ids, (std::vector<std::int32_t>{0, 3, 4, 5, 29, 0, 8, 29}));
+  EXPECT_EQ(corpus->lengths, (Lengths{5, 3}));
+}
+
+TEST(Corpus, ClosedTextsKeepToTheLimitOfTokensAndStayClosed) {
+  const std::string text = "abcde\n<|endoftext|>\nfgh\n<|endoftext|>\nij";
+  for (const std::uint64_t limit : {9u, 10u}) {
+    const auto corpus = cut_closed(text, {.length = 6, .documents = true, .max_tokens = limit});
+    ASSERT_TRUE(corpus) << corpus.error().message;
+    EXPECT_EQ(corpus->lengths, (Lengths{6, static_cast<std::uint32_t>(limit - 6)}));
+    EXPECT_EQ(corpus->ids.back(), 29);
+  }
+  // Two tokens left are not enough for a text between two others.
+  const auto corpus = cut_closed(text, {.length = 6, .documents = true, .max_tokens = 8});
+  ASSERT_TRUE(corpus) << corpus.error().message;
+  EXPECT_EQ(corpus->lengths, (Lengths{6}));
+}
+
+TEST(Corpus, AClosedTextNeedsRoomBetweenItsEnds) {
+  const auto corpus = cut_closed("abc", {.length = 2});
+  ASSERT_FALSE(corpus);
+  EXPECT_EQ(corpus.error().code, ErrorCode::usage);
+  EXPECT_NE(corpus.error().message.find("at least 3 tokens"), std::string::npos)
+      << corpus.error().message;
+}
+
 TEST(Corpus, WindowsWithoutBosAreTheStream) {
   const auto corpus = cut("abcdefghi", {.length = 4}, false);
   ASSERT_TRUE(corpus) << corpus.error().message;

@@ -33,6 +33,9 @@ struct CutOptions {
   std::uint32_t length = 2048;   // tokens of a window, or of a document at most; >= 2
   bool documents = false;        // one sequence per document instead of windows of the stream
   std::uint64_t max_tokens = 0;  // stop after this many ids; 0 = all
+  /// For encoders: every window is a text of its own, closed as the tokenizer closes one, a cut
+  /// text keeps that end, and a sequence may have one token.
+  bool closed = false;
 };
 
 /// Reads UTF-8 files and cuts them. With `documents`, documents are what stands between lines that
