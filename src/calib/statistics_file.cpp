@@ -3,14 +3,9 @@
 // Statistics files: one safetensors file, per input a [4, IC] table of channel sums and the [IC,
 // IC] second moment, all F64. What belongs to the whole is JSON in the metadata.
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
+#include <cstdlib>
 #include <functional>
 #include <optional>
 #include <set>
@@ -18,6 +13,7 @@
 #include "quell/calib/statistics.hpp"
 #include "quell/core/panic.hpp"
 #include "quell/io/json.hpp"
+#include "quell/io/new_file.hpp"
 #include "quell/io/safetensors.hpp"
 
 namespace quell::calib {
@@ -48,53 +44,6 @@ std::optional<SiteKey> site_key(const std::string& name) {
   return std::nullopt;
 }
 
-Error io_error(const std::string& name, const char* what) {
-  return Error{ErrorCode::resource, name + ": could not be " + what + ": " + std::strerror(errno),
-               name};
-}
-
-// A file that is complete or absent: written beside its place, synced, renamed.
-class AtomicFile {
- public:
-  explicit AtomicFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".XXXXXX") {
-    file_ = ::mkostemp(temporary_.data(), O_CLOEXEC);
-  }
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-  ~AtomicFile() {
-    if (file_ >= 0) {
-      ::close(file_);
-      ::unlink(temporary_.c_str());
-    }
-  }
-  const std::string& path() const { return path_; }
-  Status write(std::uint64_t offset, const void* values, std::size_t size) {
-    if (file_ < 0) return io_error(path_, "created");
-    const char* at = static_cast<const char*>(values);
-    while (size > 0) {
-      const ssize_t done = ::pwrite(file_, at, size, static_cast<off_t>(offset));
-      if (done < 0 && errno == EINTR) continue;
-      if (done <= 0) return io_error(path_, "written");
-      at += done;
-      offset += static_cast<std::uint64_t>(done);
-      size -= static_cast<std::size_t>(done);
-    }
-    return ok();
-  }
-  Status commit() {
-    if (file_ < 0) return io_error(path_, "created");
-    if (::fchmod(file_, 0644) != 0 || ::fsync(file_) != 0) return io_error(path_, "synced");
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) return io_error(path_, "renamed");
-    ::close(file_);
-    file_ = -1;
-    return ok();
-  }
-
- private:
-  std::string path_, temporary_;
-  int file_ = -1;
-};
-
 Result<std::vector<double>> read_doubles(const io::Checkpoint& file, const io::TensorInfo& info,
                                          const std::string& path) {
   std::vector<double> values(static_cast<std::size_t>(info.bytes / sizeof(double)));
@@ -114,7 +63,7 @@ Result<std::vector<double>> read_doubles(const io::Checkpoint& file, const io::T
 
 struct StatisticsWriter::State {
   State(const std::string& path, StatisticsInfo what) : file(path), info(std::move(what)) {}
-  AtomicFile file;
+  io::NewFile file;
   StatisticsInfo info;
   std::map<std::string, std::uint64_t> offsets;  // of each tensor in the file
   std::set<SiteKey> added;
@@ -152,7 +101,7 @@ Result<StatisticsWriter> StatisticsWriter::create(const std::filesystem::path& p
     state->offsets.emplace(tensor.name, tensor.offset);
   }
   const std::string& start = plan.shards[0].header;
-  QUELL_TRY(state->file.write(0, start.data(), start.size()));
+  QUELL_TRY(state->file.write(0, std::as_bytes(std::span(start))));
   return StatisticsWriter(std::move(state));
 }
 
@@ -169,12 +118,12 @@ Status StatisticsWriter::add(const SiteKey& key, const SiteStatistics& site) {
   std::uint64_t offset = state_->offsets.at(channels_name(key));
   const std::vector<double> largest(site.max_abs.begin(), site.max_abs.end());
   for (const auto* values : {&site.sum, &site.sum_squares, &site.sum_abs, &largest}) {
-    QUELL_TRY(state_->file.write(offset, values->data(), values->size() * sizeof(double)));
+    QUELL_TRY(state_->file.write(offset, std::as_bytes(std::span(*values))));
     offset += values->size() * sizeof(double);
   }
   state_->added.insert(key);
-  return state_->file.write(state_->offsets.at(moment_name(key)), site.moment.data(),
-                            site.moment.size() * sizeof(double));
+  return state_->file.write(state_->offsets.at(moment_name(key)),
+                            std::as_bytes(site.moment.values()));
 }
 
 Status StatisticsWriter::commit() {

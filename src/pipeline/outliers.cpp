@@ -241,6 +241,13 @@ io::Json OutlierReport::to_json(const std::function<std::string(std::int32_t)>& 
                                  {"head", mass.head}}));
   }
   json.set("first_token_mass", std::move(first));
+  io::Json layers = io::Json::array();
+  for (const BlockOutliers& block : blocks) {
+    layers.push(io::Json::object({{"layer", block.layer},
+                                  {"outlier_ratio", block.outlier_ratio},
+                                  {"sampling_probability", block.sampling_probability}}));
+  }
+  json.set("layers", std::move(layers));
   return json;
 }
 

@@ -13,6 +13,7 @@
 #include "quell/calib/collect.hpp"
 #include "quell/engine/engine.hpp"
 #include "quell/pipeline/outliers.hpp"
+#include "quell/stats/layer_outliers.hpp"
 
 namespace quell::pipeline {
 namespace {
@@ -112,6 +113,13 @@ class OutlierTap final : public engine::Tap {
       ++sink.sequences;
     }
     return ok();
+  }
+
+  /// Sum of x^2 of each channel of a site of the layer at hand.
+  std::vector<double> energies(std::uint32_t layer, model::Site site) {
+    const TensorMeasure* measure =
+        find("layers." + std::to_string(layer) + "." + std::string(to_string(site)));
+    return measure == nullptr ? std::vector<double>() : measure->energies();
   }
 
   /// Moves what was measured into the report; the tap is ready for the next layer.
@@ -264,6 +272,29 @@ void find_channels(const model::ModelConfig& config, const OutlierOptions& optio
   }
 }
 
+/// The share of outliers among the scores of a block's weights. Weights are read twice, since the
+/// mean comes first and a block in float32 may be a large part of the memory.
+Result<double> block_outlier_ratio(const model::Model& model, std::uint32_t layer, OutlierTap& tap,
+                                   Executor& executor) {
+  stats::ScoreSums sums;
+  std::uint64_t above = 0;
+  for (const bool counting : {false, true}) {
+    for (const model::Site site : model::kSites) {
+      const std::vector<double> energies = tap.energies(layer, site);
+      for (const model::Linear* linear : linears_at(model.blocks()[layer], site)) {
+        QUELL_TRY(weight, model.weight(*linear, executor, true));
+        const stats::ScoredWeight scored{weight.view(), energies};
+        if (counting) {
+          above += stats::scores_above(scored, stats::kOwloreThreshold * sums.mean());
+        } else {
+          sums.merge(stats::score_sums(scored));
+        }
+      }
+    }
+  }
+  return stats::LayerOutliers{sums, above}.percent();
+}
+
 }  // namespace
 
 Status measure_activations(const model::Model& model, const calib::Corpus& corpus,
@@ -284,8 +315,14 @@ Status measure_activations(const model::Model& model, const calib::Corpus& corpu
                        static_cast<double>(layers), 0});
     QUELL_TRY(weights, engine.load_block(layer));
     QUELL_TRY(walk.advance(weights, &tap));
+    QUELL_TRY(ratio, block_outlier_ratio(model, layer, tap, executor));
+    report.blocks.push_back({layer, ratio, 0});
     tap.finish(static_cast<std::int32_t>(layer));
   }
+  std::vector<double> ratios;
+  for (const BlockOutliers& block : report.blocks) ratios.push_back(block.outlier_ratio);
+  const std::vector<double> shares = stats::sampling_probabilities(ratios).p;
+  for (std::size_t l = 0; l < shares.size(); ++l) report.blocks[l].sampling_probability = shares[l];
   find_channels(model.config(), options, Places(corpus), report);
   return ok();
 }

@@ -122,6 +122,12 @@ std::vector<MassiveHit> TensorMeasure::add(MatrixView<const float> x,
   return hits;
 }
 
+std::vector<double> TensorMeasure::energies() const {
+  std::vector<double> sums;
+  for (const kernels::PowerSums& column : columns_) sums.push_back(column.sum2);
+  return sums;
+}
+
 void TensorMeasure::count(MatrixView<const float> x, Executor& executor) {
   counts_.resize(kBuckets);
   std::vector<std::vector<std::uint32_t>> parts(executor.width());

@@ -37,6 +37,8 @@ class TensorMeasure {
   std::vector<MassiveHit> add(MatrixView<const float> x, std::span<const std::uint32_t> lengths,
                               const stats::MassiveRule& rule, kernels::Context& context);
   TensorOutliers finish() const;
+  /// Sum of x^2 over all rows, for each column.
+  std::vector<double> energies() const;
 
  private:
   void count(MatrixView<const float> x, Executor& executor);

@@ -94,6 +94,44 @@ TEST(Outliers, AreTheSameForAnyNumberOfThreads) {
   EXPECT_EQ(run("2", {{"QUELL_ISA", "avx2"}}), one);
 }
 
+TEST(Outliers, AreWrittenAsOneHtmlFile) {
+  const TemporaryFolder folder;
+  const std::string file = (folder / "report.html").string();
+  const Ended ended = quell({"outliers", demonstration(), "--calib", demonstration_text(),
+                             "--samples", "2", "--html", file});
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  const std::string html = read_bytes(file);
+  EXPECT_NE(html.find("layers.1.down_in"), std::string::npos);
+  EXPECT_NE(html.find("&lt;|bos|&gt;"), std::string::npos);
+  EXPECT_LT(html.size(), 5'000'000U);
+  const Ended nowhere =
+      quell({"outliers", demonstration(), "--html", (folder / "no/such/folder.html").string()});
+  EXPECT_EQ(nowhere.code, 4);
+  EXPECT_NE(nowhere.err.find("folder.html"), std::string::npos) << nowhere.err;
+}
+
+TEST(Outliers, CountWeightsThatAreNotFinite) {
+  const TemporaryFolder folder;
+  const std::filesystem::path model = make_model(folder / "model");
+  // The last element of the last tensor of a shard becomes an infinity (bfloat16 0x7F80).
+  for (const auto& entry : std::filesystem::directory_iterator(model)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    std::string bytes = read_bytes(entry.path());
+    bytes[bytes.size() - 2] = '\x80';
+    bytes[bytes.size() - 1] = '\x7F';
+    write_bytes(entry.path(), bytes);
+  }
+  const io::Json report = quell_json({"outliers", model.string()});
+  std::int64_t broken = 0;
+  for (const io::Json& tensor : report.find("tensors")->items()) {
+    broken += tensor.find("nonfinite")->as_integer();
+  }
+  EXPECT_GE(broken, 1);
+  const Ended text = quell({"outliers", model.string()});
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_NE(text.out.find("1 value not finite"), std::string::npos) << text.out;
+}
+
 TEST(Outliers, RefuseARuleThatDoesNotExist) {
   const Ended ended = quell({"outliers", demonstration(), "--rule", "mean"});
   EXPECT_EQ(ended.code, 2);

@@ -99,6 +99,14 @@ struct FirstTokenMass {
   std::uint32_t head = 0;  // the one with the largest
 };
 
+/// How much of a block its outliers are, and how often layerwise sampling would therefore pick it:
+/// stats/layer_outliers.hpp with the threshold of OwLore.
+struct BlockOutliers {
+  std::uint32_t layer = 0;
+  double outlier_ratio = 0;         // percent of |w| sqrt(sum x^2) above 13 times their mean
+  double sampling_probability = 0;  // equal where no block has any
+};
+
 struct OutlierOptions {
   stats::MassiveRule massive;
   stats::SystematicRule systematic;
@@ -114,6 +122,7 @@ struct OutlierReport {
   std::vector<ChannelOutlier> channels;
   std::vector<AttentionSink> sinks;
   std::vector<FirstTokenMass> first_token_mass;  // of every layer
+  std::vector<BlockOutliers> blocks;             // of every layer
 
   /// `text_of` gives a token's text.
   io::Json to_json(const std::function<std::string(std::int32_t)>& text_of) const;

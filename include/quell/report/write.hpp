@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Writers of documents. All give the same facts; pictures become shades in a terminal and tables in
+// Markdown.
+
+#include <string>
+
+#include "quell/report/document.hpp"
+
+namespace quell::report {
+
+/// For a terminal of 80 columns (longer cells run on; nothing is cut), in ASCII but for what names
+/// hold.
+std::string write_text(const Document& document);
+/// GitHub-flavoured Markdown.
+std::string write_markdown(const Document& document);
+/// One file without scripts and without anything from outside: light and dark, for paper and for
+/// narrow screens. Numbers of pictures show on hover and stand in tables.
+std::string write_html(const Document& document);
+
+}  // namespace quell::report

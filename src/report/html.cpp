@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The HTML writer: one file, its style inside, no scripts.
+
+#include "quell/report/write.hpp"
+#include "report/svg.hpp"
+
+namespace quell::report {
+namespace {
+
+// Six line colours that stay apart for every common kind of colour vision (after Okabe and Ito,
+// "Color Universal Design", 2008), darkened for white and lightened for black.
+constexpr const char* kStyle = R"(
+:root{color-scheme:light dark;--text:#1c1e21;--soft:#5b6168;--page:#fff;--box:#f6f7f8;--edge:#d9dce0;
+--c0:#0072b2;--c1:#b34700;--c2:#00795a;--c3:#8a3b78;--c4:#8a6d00;--c5:#444}
+@media(prefers-color-scheme:dark){:root{--text:#e7e9ec;--soft:#a3a9b1;--page:#15171a;--box:#1e2125;--edge:#383d44;
+--c0:#56b4e9;--c1:#f0a35e;--c2:#3cc79f;--c3:#dd9acb;--c4:#e9cf4f;--c5:#c9ccd1}}
+*{box-sizing:border-box}
+body{margin:0 auto;padding:1.2rem;max-width:60rem;color:var(--text);background:var(--page);
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;overflow-wrap:anywhere}
+h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.2rem;margin:2.2rem 0 .5rem;border-bottom:1px solid var(--edge)}
+h3{font-size:1rem;margin:1.4rem 0 .3rem}
+.verdict{font-size:1.1rem;padding:.7rem 1rem;background:var(--box);border-left:4px solid var(--c0);border-radius:3px}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.8rem 0}
+dt{color:var(--soft)}dd{margin:0}
+.wide{overflow-x:auto;margin:.4rem 0}
+table{border-collapse:collapse;font-size:.88rem}
+th,td{padding:.22rem .7rem .22rem 0;text-align:left;border-bottom:1px solid var(--edge);white-space:nowrap}
+th{color:var(--soft);font-weight:600}
+.number{text-align:right;font-variant-numeric:tabular-nums}
+summary{cursor:pointer;font-weight:600;margin:1.4rem 0 .3rem}
+svg{display:block;width:100%;min-width:34rem;height:auto;font:11px system-ui,"DejaVu Sans",sans-serif}
+svg text{fill:var(--text)}.grid{stroke:var(--edge)}.level{stroke:var(--soft);stroke-dasharray:5 4}
+.cell:hover{stroke:var(--text);stroke-width:2}
+.line{fill:none;stroke-width:2}
+.c0{stroke:var(--c0)}.c1{stroke:var(--c1);stroke-dasharray:7 3}.c2{stroke:var(--c2);stroke-dasharray:2 3}
+.c3{stroke:var(--c3);stroke-dasharray:9 3 2 3}.c4{stroke:var(--c4);stroke-dasharray:12 4}.c5{stroke:var(--c5)}
+.dot{fill:var(--page);stroke-width:2;stroke-dasharray:none}
+footer{margin-top:2.5rem;font-size:.88rem;color:var(--soft)}
+@media print{body{max-width:none;padding:0}svg{min-width:0}.wide{overflow:visible}h2{break-after:avoid}table,svg{break-inside:avoid}}
+)";
+
+constexpr std::size_t kLongTable = 16;
+
+std::string html_of(const Facts& facts) {
+  std::string out = "<dl>";
+  for (const auto& [label, text] : facts.lines) {
+    out += "<dt>" + escape_html(label) + "</dt><dd>" + escape_html(text) + "</dd>";
+  }
+  return out + "</dl>\n";
+}
+
+std::string heading(const std::string& title) {
+  return title.empty() ? std::string() : "<h3>" + escape_html(title) + "</h3>\n";
+}
+
+struct Writer {
+  std::string operator()(const Paragraph& paragraph) const {
+    return "<p>" + escape_html(paragraph.text) + "</p>\n";
+  }
+  std::string operator()(const Facts& facts) const { return html_of(facts); }
+  std::string operator()(const Table& table) const {
+    // Long tables open on demand. One that can be wider than the page scrolls by itself, so it can
+    // be reached by keyboard.
+    const bool folded = table.rows.size() > kLongTable && !table.title.empty();
+    std::string out = folded ? "<details><summary>" + escape_html(table.title) + " (" +
+                                   std::to_string(table.rows.size()) + " rows)</summary>"
+                             : heading(table.title);
+    out += "<div class=\"wide\" tabindex=\"0\"><table><thead><tr>";
+    const auto cell = [](const char* tag, const Column& column, const std::string& text) {
+      return std::string("<") + tag + (column.number ? " class=\"number\">" : ">") +
+             escape_html(text) + "</" + tag + ">";
+    };
+    for (const Column& column : table.columns) out += cell("th", column, column.name);
+    out += "</tr></thead><tbody>\n";
+    for (const auto& row : table.rows) {
+      out += "<tr>";
+      for (std::size_t c = 0; c < row.size(); ++c) out += cell("td", table.columns[c], row[c]);
+      out += "</tr>\n";
+    }
+    return out + "</tbody></table></div>" + (folded ? "</details>\n" : "\n");
+  }
+  std::string operator()(const HeatStrip& strip) const { return picture(strip.title, strip); }
+  std::string operator()(const LinePlot& plot) const { return picture(plot.title, plot); }
+
+ private:
+  template <typename Picture>
+  static std::string picture(const std::string& title, const Picture& drawn) {
+    return heading(title) + "<div class=\"wide\" tabindex=\"0\">" + svg_of(drawn) + "</div>\n";
+  }
+};
+
+}  // namespace
+
+std::string write_html(const Document& document) {
+  std::string out =
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>" +
+      escape_html(document.title) + "</title>\n<style>" + kStyle + "</style></head><body>\n<h1>" +
+      escape_html(document.title) + "</h1>\n";
+  out +=
+      "<p class=\"verdict\">" + escape_html(document.verdict) + "</p>\n" + html_of(document.facts);
+  for (const Section& section : document.sections) {
+    out += "<section><h2>" + escape_html(section.title) + "</h2>\n";
+    for (const Block& block : section.blocks) out += std::visit(Writer{}, block);
+    out += "</section>\n";
+  }
+  out += "<footer>" + html_of(document.provenance) + "</footer>\n</body></html>\n";
+  return out;
+}
+
+}  // namespace quell::report
