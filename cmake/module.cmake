@@ -55,12 +55,13 @@ function(quell_module name)
   set_property(GLOBAL APPEND PROPERTY QUELL_MODULE_TARGETS quell_${name})
 endfunction()
 
-# quell_test(name SOURCES ... MODULES ... [SLOW] [TIMEOUT seconds] [LIBRARIES ...]): one GoogleTest
+# quell_test(name SOURCES ... MODULES ... [SLOW] [HEAVY] [TIMEOUT seconds] [LIBRARIES ...]): one GoogleTest
 # program, which is one CTest test: thousands of cases cost one process, not thousands. The cases are
 # counted by tests/run.sh from the file that the program writes to test-results/. SLOW: run only by
-# tests/run.sh --full.
+# tests/run.sh --full. HEAVY: so many products that it takes minutes on wide vectors and would take hours
+# on the plain C++ entries, which call a function for each multiply-add; left out of that run.
 function(quell_test name)
-  cmake_parse_arguments(arg "SLOW" "TIMEOUT" "SOURCES;MODULES;LIBRARIES" ${ARGN})
+  cmake_parse_arguments(arg "SLOW;HEAVY" "TIMEOUT" "SOURCES;MODULES;LIBRARIES" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE quell_core quell_flags GTest::gtest GTest::gtest_main ${arg_LIBRARIES})
   foreach(module IN LISTS arg_MODULES)
@@ -77,9 +78,12 @@ function(quell_test name)
   if(arg_SLOW)
     set(label slow)
   endif()
+  if(arg_HEAVY)
+    list(APPEND label heavy)
+  endif()
   add_test(NAME ${name} COMMAND ${name} --gtest_brief=1
            --gtest_output=xml:${CMAKE_BINARY_DIR}/test-results/${name}.xml)
-  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT ${arg_TIMEOUT})
+  set_tests_properties(${name} PROPERTIES LABELS "${label}" TIMEOUT ${arg_TIMEOUT})
 endfunction()
 
 # quell_fuzz(name SOURCES ... MODULES ...): one libFuzzer program, fuzz_<name>, built when QUELL_FUZZ is

@@ -29,7 +29,7 @@ th,td{padding:.22rem .7rem .22rem 0;text-align:left;border-bottom:1px solid var(
 th{color:var(--soft);font-weight:600}
 .number{text-align:right;font-variant-numeric:tabular-nums}
 summary{cursor:pointer;font-weight:600;margin:1.4rem 0 .3rem}
-svg{display:block;width:100%;min-width:34rem;height:auto;font:11px system-ui,"DejaVu Sans",sans-serif}
+svg{display:block;height:auto;font:11px system-ui,"DejaVu Sans",sans-serif}
 svg text{fill:var(--text)}.grid{stroke:var(--edge)}.level{stroke:var(--soft);stroke-dasharray:5 4}
 .cell:hover{stroke:var(--text);stroke-width:2}
 .line{fill:none;stroke-width:2}
@@ -37,7 +37,7 @@ svg text{fill:var(--text)}.grid{stroke:var(--edge)}.level{stroke:var(--soft);str
 .c3{stroke:var(--c3);stroke-dasharray:9 3 2 3}.c4{stroke:var(--c4);stroke-dasharray:12 4}.c5{stroke:var(--c5)}
 .dot{fill:var(--page);stroke-width:2;stroke-dasharray:none}
 footer{margin-top:2.5rem;font-size:.88rem;color:var(--soft)}
-@media print{body{max-width:none;padding:0}svg{min-width:0}.wide{overflow:visible}h2{break-after:avoid}table,svg{break-inside:avoid}}
+@media print{body{max-width:none;padding:0}svg{max-width:100%}.wide{overflow:visible}h2{break-after:avoid}table,svg{break-inside:avoid}}
 )";
 
 constexpr std::size_t kLongTable = 16;

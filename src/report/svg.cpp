@@ -136,7 +136,7 @@ std::string svg_of(const HeatStrip& strip) {
   const double width = left + std::max(plot_width, legend_width) + 30;
   std::string out = fmt::format(
       "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\" "
-      "style=\"max-width:{:.0f}px\">",
+      "style=\"width:{:.0f}px\">",
       width, legend_top + 30, escape_html(strip.title), width);
   for (std::size_t r = 0; r < strip.rows.size(); ++r) {
     const double y = top + high * static_cast<double>(r);
@@ -202,7 +202,7 @@ std::string svg_of(const LinePlot& plot) {
   };
   std::string out = fmt::format(
       "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\" "
-      "style=\"max-width:{:.0f}px\">",
+      "style=\"width:{:.0f}px\">",
       right + 14, height, escape_html(plot.title), right + 14);
   for (const double tick : ticks(low, high, plot.logarithmic)) {
     out += fmt::format(
