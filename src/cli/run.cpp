@@ -10,8 +10,10 @@
 
 #include "cli/command.hpp"
 #include "quell/io/output.hpp"
+#include "quell/io/printable.hpp"
 #include "quell/pipeline/evaluate.hpp"
 #include "quell/pipeline/outliers.hpp"
+#include "quell/report/outliers.hpp"
 
 namespace quell::cli {
 namespace {
@@ -110,23 +112,23 @@ class RunAll final : public Command {
   void print_report(const model::Model& original, const model::Model& result,
                     const pipeline::OutlierReport& outliers, const QuantizeResult& quantized,
                     const pipeline::Evaluation& evaluation) const {
-    std::vector<TensorOutliers> weights = outliers.weights, activations = outliers.activations;
-    const auto by_median = [](const TensorOutliers& a, const TensorOutliers& b) {
-      return a.max_to_median() > b.max_to_median();
-    };
-    std::stable_sort(activations.begin(), activations.end(), by_median);
+    fmt::print("Model       {}  {} layers, {}\n", original.config().architecture,
+               original.config().layers, size_text(original.checkpoint().total_bytes()));
+    const TokenText text(original);
+    const auto text_of = [&](std::int32_t id) { return text.of(id); };
+    fmt::print("Outliers    {}\n",
+               report::outlier_document(arguments_.model, original, outliers, text_of).verdict);
+    for (std::size_t i = 0; i < std::min<std::size_t>(3, outliers.massive.size()); ++i) {
+      const pipeline::MassiveActivation& hit = outliers.massive[i];
+      fmt::print("{:<11} {}, channel {}: {:.1f} at \"{}\", position {}: {:.0f} times the median\n",
+                 i == 0 ? "Massive" : "", hit.place, hit.channel, static_cast<double>(hit.value),
+                 io::printable(text.of(hit.token)), hit.position, hit.ratio_to_median);
+    }
+    std::vector<TensorOutliers> weights = outliers.weights;
     std::stable_sort(weights.begin(), weights.end(),
                      [](const TensorOutliers& a, const TensorOutliers& b) {
                        return a.excess_kurtosis > b.excess_kurtosis;
                      });
-    fmt::print("Model       {}  {} layers, {}\n", original.config().architecture,
-               original.config().layers, size_text(original.checkpoint().total_bytes()));
-    for (std::size_t i = 0; i < std::min<std::size_t>(3, activations.size()); ++i) {
-      const TensorOutliers& t = activations[i];
-      fmt::print("{:<11} {}: {:.1f} at token {}, channel {}: {:.0f} times the median\n",
-                 i == 0 ? "Activations" : "", t.name, static_cast<double>(t.absmax), t.argmax_row,
-                 t.argmax_col, t.max_to_median());
-    }
     for (std::size_t i = 0; i < std::min<std::size_t>(2, weights.size()); ++i) {
       const TensorOutliers& t = weights[i];
       fmt::print("{:<11} {}: excess kurtosis {:.1f}, largest {:.3g}, {:.0f} times the median\n",
