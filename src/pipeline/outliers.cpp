@@ -87,6 +87,18 @@ double channel_ratio(std::span<const double> maxima) {
   return middle > 0 ? *std::max_element(maxima.begin(), maxima.end()) / middle : 0;
 }
 
+std::string_view to_string(LifeCycleEvent::Kind kind) noexcept {
+  switch (kind) {
+    case LifeCycleEvent::Kind::born:
+      return "born";
+    case LifeCycleEvent::Kind::grown:
+      return "grown";
+    case LifeCycleEvent::Kind::cancelled:
+      return "cancelled";
+  }
+  return "";
+}
+
 io::Json TensorOutliers::to_json() const {
   const bool weight = kind == Kind::weight;
   io::Json json = io::Json::object();
@@ -241,6 +253,21 @@ io::Json OutlierReport::to_json(const std::function<std::string(std::int32_t)>& 
                                  {"head", mass.head}}));
   }
   json.set("first_token_mass", std::move(first));
+  io::Json events = io::Json::array();
+  for (const LifeCycleEvent& event : life_cycle) {
+    events.push(io::Json::object({{"event", std::string(to_string(event.kind))},
+                                  {"layer", event.layer},
+                                  {"channel", unsigned_of(event.channel)},
+                                  {"token_position", unsigned_of(event.position)},
+                                  {"token", text_of(event.token)},
+                                  {"before", static_cast<double>(event.before)},
+                                  {"after", static_cast<double>(event.after)},
+                                  {"neuron", unsigned_of(event.neuron)},
+                                  {"neuron_value", static_cast<double>(event.neuron_value)},
+                                  {"weight", static_cast<double>(event.weight)},
+                                  {"share", event.share}}));
+  }
+  json.set("life_cycle", std::move(events));
   io::Json layers = io::Json::array();
   for (const BlockOutliers& block : blocks) {
     layers.push(io::Json::object({{"layer", block.layer},

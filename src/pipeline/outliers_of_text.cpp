@@ -9,6 +9,7 @@
 #include <map>
 #include <tuple>
 
+#include "pipeline/life_cycle.hpp"
 #include "pipeline/tensor_measure.hpp"
 #include "quell/calib/collect.hpp"
 #include "quell/engine/engine.hpp"
@@ -78,10 +79,12 @@ class OutlierTap final : public engine::Tap {
       : corpus_(corpus), places_(corpus), options_(options), report_(report), context_(context) {}
 
   Status input(std::uint32_t layer, model::Site site, MatrixView<const float> x) override {
+    if (site == model::Site::down_in) QUELL_TRY(follow(layer, x, inner_layer_, &LifeCycle::inner));
     return add("layers." + std::to_string(layer) + "." + std::string(to_string(site)),
                static_cast<std::int32_t>(layer), x);
   }
   Status residual(std::int32_t layer, MatrixView<const float> x) override {
+    QUELL_TRY(follow(layer, x, residual_layer_, &LifeCycle::residual));
     return add(layer < 0 ? "embedding" : "layers." + std::to_string(layer) + ".residual", layer, x);
   }
   bool wants_attention() const override { return true; }
@@ -115,6 +118,16 @@ class OutlierTap final : public engine::Tap {
     return ok();
   }
 
+  /// What became of the largest value of the residual stream in the layer at hand.
+  Status follow_life(const model::Model& model, std::uint32_t layer) {
+    const std::size_t first = report_.life_cycle.size();
+    QUELL_TRY(life_.finish_block(model, layer, context_.executor(), report_.life_cycle));
+    for (std::size_t i = first; i < report_.life_cycle.size(); ++i) {
+      report_.life_cycle[i].token = places_.token(0, report_.life_cycle[i].position);
+    }
+    return ok();
+  }
+
   /// Sum of x^2 of each channel of a site of the layer at hand.
   std::vector<double> energies(std::uint32_t layer, model::Site site) {
     const TensorMeasure* measure =
@@ -140,6 +153,15 @@ class OutlierTap final : public engine::Tap {
   }
 
  private:
+  /// Hands the first sequence, which comes with the first call of a layer, to the life cycle.
+  template <typename Layer>
+  Status follow(Layer layer, MatrixView<const float> x, std::int64_t& last,
+                Status (LifeCycle::*hand)(MatrixView<const float>)) {
+    if (last == std::int64_t{layer}) return ok();
+    last = std::int64_t{layer};
+    return (life_.*hand)(x.rows_from(0, corpus_.lengths.front()));
+  }
+
   Status add(const std::string& name, std::int32_t layer, MatrixView<const float> x) {
     if (measures_.empty() || find(name) == nullptr) {
       measures_.push_back(std::make_unique<TensorMeasure>(name));
@@ -214,6 +236,8 @@ class OutlierTap final : public engine::Tap {
   std::map<std::pair<std::string, std::size_t>, MassiveActivation> massive_;  // by place, channel
   std::map<std::pair<std::string, std::size_t>, std::size_t> last_;  // sequence of its last hit
   LayerAttention attention_;
+  LifeCycle life_;
+  std::int64_t residual_layer_ = -2, inner_layer_ = -2;  // that life_ has seen
 };
 
 /// The tensors "layers.N.<place>" in order of layers.
@@ -315,6 +339,8 @@ Status measure_activations(const model::Model& model, const calib::Corpus& corpu
                        static_cast<double>(layers), 0});
     QUELL_TRY(weights, engine.load_block(layer));
     QUELL_TRY(walk.advance(weights, &tap));
+    // After a norm, sizes of one block and the next have nothing to do with each other.
+    if (!model.config().norm_after) QUELL_TRY(tap.follow_life(model, layer));
     QUELL_TRY(ratio, block_outlier_ratio(model, layer, tap, executor));
     report.blocks.push_back({layer, ratio, 0});
     tap.finish(static_cast<std::int32_t>(layer));

@@ -74,6 +74,32 @@ Table massive_table(const OutlierReport& report, const TextOf& text_of) {
   return table;
 }
 
+Section life_section(const OutlierReport& report, const TextOf& text_of) {
+  Section section{"Where the largest value of the residual stream comes from", {}};
+  Table table;
+  table.columns = {{"layer", true},
+                   {"event"},
+                   {"channel", true},
+                   {"before", true},
+                   {"after", true},
+                   {"token"},
+                   {"written by neuron", true},
+                   {"at", true},
+                   {"weight", true},
+                   {"of the change", true}};
+  for (const pipeline::LifeCycleEvent& event : report.life_cycle) {
+    table.rows.push_back(
+        {std::to_string(event.layer), std::string(to_string(event.kind)),
+         std::to_string(event.channel), number(static_cast<double>(event.before)),
+         number(static_cast<double>(event.after)),
+         fmt::format("{} at {}", quoted(text_of(event.token)), event.position),
+         std::to_string(event.neuron), number(static_cast<double>(event.neuron_value)),
+         number(static_cast<double>(event.weight)), fmt::format("{:.0f} %", 100 * event.share)});
+  }
+  section.blocks.push_back(std::move(table));
+  return section;
+}
+
 Table channel_table(const OutlierReport& report, const TextOf& text_of) {
   Table table;
   table.columns = {{"channel"},     {"of"},           {"least", true},
@@ -334,6 +360,7 @@ Document outlier_document(const std::string& name, const model::Model& model,
   if (!report.massive.empty()) {
     document.sections.push_back({"Massive activations", {massive_table(report, text_of)}});
   }
+  if (!report.life_cycle.empty()) document.sections.push_back(life_section(report, text_of));
   if (!report.channels.empty()) document.sections.push_back(channels_section(report, text_of));
   if (!report.first_token_mass.empty()) {
     document.sections.push_back(attention_section(report, text_of));

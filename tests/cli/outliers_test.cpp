@@ -66,6 +66,21 @@ TEST(Outliers, OfTheDemonstrationModelAreTheOnesItGrew) {
   }
   EXPECT_TRUE(channels.contains(109) && channels.contains(158));
   EXPECT_EQ(sink_layers(report), (std::set<std::int64_t>{7}));
+  // The neurons that lead their layers are the ones that write the channel.
+  const auto& life = report.find("life_cycle")->items();
+  ASSERT_GE(life.size(), 2U);
+  EXPECT_EQ(life[0].find("event")->as_string(), "born");
+  EXPECT_EQ(life[0].find("layer")->as_integer(), 0);
+  EXPECT_EQ(life[0].find("channel")->as_integer(), 109);
+  EXPECT_EQ(life[0].find("neuron")->as_integer(), 640);
+  EXPECT_EQ(life[1].find("event")->as_string(), "grown");
+  EXPECT_EQ(life[1].find("layer")->as_integer(), 1);
+  EXPECT_EQ(life[1].find("neuron")->as_integer(), 766);
+  double share = 0;
+  for (const io::Json& block : report.find("layers")->items()) {
+    share += block.find("sampling_probability")->as_number();
+  }
+  EXPECT_NEAR(share, 1, 1e-9);
   EXPECT_EQ(report.find("first_token_mass")->items().size(), 8U);
   EXPECT_EQ(report.find("tensors")->items().size(), 56U + 1 + 8 * 5);
 }

@@ -10,6 +10,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "quell/calib/corpus.hpp"
@@ -107,6 +108,24 @@ struct BlockOutliers {
   double sampling_probability = 0;  // equal where no block has any
 };
 
+/// A block changes the largest value of the residual stream (over the first 64 tokens of the first
+/// sequence, where that value is more than 20 times the median): it is born (more than 4 times what
+/// stood there), grows (1.5 times) or is cancelled (less than a quarter is left). The change is a
+/// sum over the neurons of the block's MLP, and attention; the neuron told adds the most to it.
+struct LifeCycleEvent {
+  enum class Kind { born, grown, cancelled };
+  Kind kind = Kind::born;
+  std::uint32_t layer = 0;
+  std::size_t channel = 0;
+  std::size_t position = 0;
+  std::int32_t token = 0;
+  float before = 0, after = 0;
+  std::size_t neuron = 0;
+  float neuron_value = 0, weight = 0;  // of the input of down_proj, and from it to the channel
+  double share = 0;                    // of the change; above 1 if others work against it
+};
+std::string_view to_string(LifeCycleEvent::Kind kind) noexcept;
+
 struct OutlierOptions {
   stats::MassiveRule massive;
   stats::SystematicRule systematic;
@@ -123,6 +142,7 @@ struct OutlierReport {
   std::vector<AttentionSink> sinks;
   std::vector<FirstTokenMass> first_token_mass;  // of every layer
   std::vector<BlockOutliers> blocks;             // of every layer
+  std::vector<LifeCycleEvent> life_cycle;        // by layer; none where norms follow the sum
 
   /// `text_of` gives a token's text.
   io::Json to_json(const std::function<std::string(std::int32_t)>& text_of) const;
