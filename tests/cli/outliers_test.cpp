@@ -230,6 +230,47 @@ TEST(SharedOutliers, OfTiny1mBeginAtTheFirstToken) {
   EXPECT_EQ(sink_layers(report), (std::set<std::int64_t>{0, 1, 3}));
 }
 
+TEST(SharedOutliers, OfAnEncoderAreOneChannelThroughAllLayersAndANeuron) {
+  const auto model = shared_path("models/minilm-l6");
+  if (!model) GTEST_SKIP() << "the shared models are not there";
+  const std::filesystem::path reference = *model / "reference";
+  const io::Json report =
+      quell_json({"outliers", model->string(), "--ids", (reference / "sentence_ids.npy").string(),
+                  "--lengths", (reference / "sentence_lengths.npy").string(), "--samples", "1000"});
+  EXPECT_EQ(report.find("tokens")->as_integer(), 28421);
+  const auto channels = of_kind(report, "channel");
+  ASSERT_EQ(channels.size(), 2U);
+  EXPECT_EQ(channels[0]->find("channel")->as_integer(), 99);
+  EXPECT_EQ(channels[0]->find("leads")->as_integer(), 6);
+  EXPECT_EQ(channels[0]->find("token")->as_string(), "[CLS]");
+  EXPECT_EQ(channels[1]->find("channel")->as_integer(), 157);
+  const auto neurons = of_kind(report, "neuron");
+  ASSERT_EQ(neurons.size(), 1U);
+  EXPECT_EQ(neurons[0]->find("place")->as_string(), "layers.0.down_in");
+  EXPECT_EQ(neurons[0]->find("channel")->as_integer(), 856);
+  EXPECT_TRUE(report.find("life_cycle")->items().empty());
+
+  std::map<std::string, const io::Json*> tensors;
+  for (const io::Json& tensor : report.find("tensors")->items()) {
+    tensors[tensor.find("name")->as_string()] = &tensor;
+  }
+  const std::string file = (reference / "activation_stats.json").string();
+  const auto expected = io::parse_json(read_bytes(file), file);
+  ASSERT_TRUE(expected);
+  for (const io::Json& line : expected->items()) {
+    const std::string name = "layers." + std::to_string(line.find("layer")->as_integer()) + "." +
+                             line.find("site")->as_string();
+    ASSERT_TRUE(tensors.contains(name)) << name;
+    for (const auto& [key, reference_key] : {std::pair{"absmax", "max"},
+                                             {"median", "median"},
+                                             {"channel_ratio", "channel_ratio"},
+                                             {"excess_kurtosis", "kurtosis"}}) {
+      const double value = number(line, reference_key);
+      EXPECT_NEAR(number(*tensors[name], key), value, 1e-3 * std::abs(value)) << name << key;
+    }
+  }
+}
+
 class WithoutOutliers : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(WithoutOutliers, HaveNoMassiveActivationAndNoSystematicChannel) {
