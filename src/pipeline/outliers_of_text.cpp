@@ -23,7 +23,7 @@ constexpr double kSinkMass = 0.1;
 // Keys with fewer later queries get much attention for want of others.
 constexpr std::uint32_t kSinkQueries = 64;
 // A neuron of an MLP leads its layer if its maximum is this many times the median neuron's. Seen on
-// five small models: 10 to 65 where a massive activation begins, below 9 elsewhere.
+// five small models: 10 to 65 where a massive activation begins, below 10 elsewhere.
 constexpr double kNeuronRatio = 10;
 
 /// Where tokens stand in a corpus.
