@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <iterator>
+#include <limits>
 
 #include "quell/io/printable.hpp"
 
@@ -172,7 +172,7 @@ std::string svg_of(const HeatStrip& strip) {
 }
 
 std::string svg_of(const LinePlot& plot) {
-  double low = plot.logarithmic ? INFINITY : 0, high = 0;
+  double low = plot.logarithmic ? std::numeric_limits<double>::infinity() : 0, high = 0;
   for (const LinePlot::Line& line : plot.lines) {
     for (const double value : line.values) {
       if (!std::isfinite(value) || (plot.logarithmic && value <= 0)) continue;

@@ -140,7 +140,7 @@ inline void RatioOverRows::add(double numerator, double denominator) {
   sum_ += ratio;
   max_ = std::max(max_, ratio);
   // The sketch is of floats, and the ratio of two floats may be none.
-  constexpr double kLargest = std::numeric_limits<float>::max();
+  constexpr auto kLargest = static_cast<double>(std::numeric_limits<float>::max());
   sketch_.add(static_cast<float>(std::min(ratio, kLargest)));
 }
 
