@@ -66,6 +66,7 @@ std::unique_ptr<Command> make_outliers();
 std::unique_ptr<Command> make_quantize();
 std::unique_ptr<Command> make_evaluate();
 std::unique_ptr<Command> make_run();
+std::unique_ptr<Command> make_report();
 std::unique_ptr<Command> make_verify();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_stats_merge();

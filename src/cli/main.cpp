@@ -51,6 +51,7 @@ int run(int argc, char** argv) {
   commands.push_back(make_quantize());
   commands.push_back(make_evaluate());
   commands.push_back(make_run());
+  commands.push_back(make_report());
   commands.push_back(make_verify());
   commands.push_back(make_generate());
   commands.push_back(make_kernels());

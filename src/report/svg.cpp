@@ -115,7 +115,7 @@ std::string short_number(double value) {
   if (std::isnan(value)) return "-";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
   const double magnitude = std::abs(value);
-  if (magnitude >= 1e6 || (magnitude != 0 && magnitude < 1e-3)) return fmt::format("{:.2e}", value);
+  if (magnitude >= 1e6 || (magnitude != 0 && magnitude < 1e-3)) return fmt::format("{:.3g}", value);
   if (magnitude >= 100) return fmt::format("{:.0f}", value);
   return fmt::format("{:.3g}", value);
 }
