@@ -137,8 +137,8 @@ inline GoldenModel read_golden(const std::string& name) {
   for (const io::Json& row : json->find("rows")->items()) {
     model.rows.push_back(static_cast<std::size_t>(row.as_integer()));
   }
-  const auto read_rows = [&](const char* name, std::vector<std::vector<float>>& rows) {
-    const io::Json* member = json->find(name);
+  const auto read_rows = [&](const char* member_name, std::vector<std::vector<float>>& rows) {
+    const io::Json* member = json->find(member_name);
     if (member == nullptr) return;
     for (const io::Json& row : member->items()) {
       rows.emplace_back();
