@@ -131,7 +131,9 @@ TEST(Encoder, ATextGivesTheSameEmbeddingWhateverStandsBesideIt) {
     EXPECT_EQ(test::largest_difference(alone->row(0), together->row(s)), 0) << s;
     EXPECT_EQ(test::largest_difference(apart->row(s), together->row(s)), 0) << s;
     double square = 0;
-    for (const float value : alone->row(0)) square += static_cast<double>(value) * value;
+    for (const float value : alone->row(0)) {
+      square += static_cast<double>(value) * static_cast<double>(value);
+    }
     EXPECT_NEAR(square, 1, 1e-6) << s;  // 96 values, each rounded by at most 6e-8
     first += lengths[s];
   }
