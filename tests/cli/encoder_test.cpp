@@ -44,14 +44,14 @@ struct EncoderJob {
     write_bytes(folder / "model/pooling.json",
                 R"({"word_embedding_dimension":96,"pooling_mode_mean_tokens":true})");
     const std::string words = read_bytes(make_text(folder / "words.txt", 300));
-    std::string text;
+    std::string documents;
     for (std::size_t at = 0, line = 0; at < words.size(); ++line) {
       const std::size_t end = words.find('\n', at);
       if (end == std::string::npos) break;
-      text += words.substr(at, end + 1 - at) + "<|endoftext|>\n";
+      documents += words.substr(at, end + 1 - at) + "<|endoftext|>\n";
       at = end + 1;
     }
-    write_bytes(folder / "texts.txt", text);
+    write_bytes(folder / "texts.txt", documents);
   }
   std::string path(const std::string& name) const { return (folder / name).string(); }
   std::vector<std::string> quantize(const std::string& output,
