@@ -15,12 +15,9 @@ namespace {
 
 Environment fault(const std::string& call, long at, const std::string& action,
                   const std::string& error = "EIO") {
-  return {{"LD_PRELOAD", QUELL_FAULTS},
-          {"ASAN_OPTIONS", "verify_asan_link_order=0"},
-          {"QUELL_FAULT_CALL", call},
-          {"QUELL_FAULT_AT", std::to_string(at)},
-          {"QUELL_FAULT_ACTION", action},
-          {"QUELL_FAULT_ERRNO", error}};
+  return {{"LD_PRELOAD", QUELL_FAULTS},   {"ASAN_OPTIONS", "verify_asan_link_order=0"},
+          {"QUELL_FAULT_CALL", call},     {"QUELL_FAULT_AT", std::to_string(at)},
+          {"QUELL_FAULT_ACTION", action}, {"QUELL_FAULT_ERRNO", error}};
 }
 
 bool has_temporary_files(const std::filesystem::path& folder) {
