@@ -29,19 +29,8 @@ struct Running {
   PowerSums sums;
   Running() { sums.max_abs = -1.0f; }
 
-  void add_sums(const PowerSums& other) {
-    sums.count += other.count;
-    sums.nonfinite += other.nonfinite;
-    sums.sum += other.sum;
-    sums.sum2 += other.sum2;
-    sums.sum3 += other.sum3;
-    sums.sum4 += other.sum4;
-    sums.sum_abs += other.sum_abs;
-    if (other.max_abs > sums.max_abs) {  // strictly: the first of equals stays
-      sums.max_abs = other.max_abs;
-      sums.argmax_abs = other.argmax_abs;
-    }
-  }
+  /// `other` already counts its places from the start of all.
+  void add_sums(const PowerSums& other) { sums.merge(other, 0); }
   /// Elements [first, first + n), which lie at x.
   void add_chunk(const tensor_stats::Entry& kernel, const float* x, std::size_t n,
                  std::uint64_t first) {

@@ -44,6 +44,37 @@ double largest_ratio(std::span<const kernels::PowerSums> lines) {
   return largest;
 }
 
+/// Of any matrix.
+TensorOutliers measure(MatrixView<const float> x, Executor& executor) {
+  kernels::Context context(executor);
+  TensorOutliers outliers;
+  outliers.rows = x.rows();
+  outliers.cols = x.cols();
+  if (x.empty()) return outliers;
+  std::vector<kernels::PowerSums> lines(x.rows());
+  kernels::row_sums(x, lines, context);
+  kernels::PowerSums sums;
+  for (std::size_t r = 0; r < x.rows(); ++r) sums.merge(lines[r], r * x.cols());
+  outliers.row_ratio = largest_ratio(lines);
+  lines.resize(x.cols());
+  kernels::column_sums(x, lines, context);
+  outliers.column_ratio = largest_ratio(lines);
+  std::vector<double> maxima;
+  for (const kernels::PowerSums& column : lines) {
+    maxima.push_back(static_cast<double>(column.max_abs));
+  }
+  outliers.channel_ratio = channel_ratio(maxima);
+  outliers.excess_kurtosis = excess_kurtosis(sums);
+  outliers.absmax = sums.max_abs;
+  outliers.mean_abs = sums.count == 0 ? 0 : sums.sum_abs / static_cast<double>(sums.count);
+  outliers.median_abs = median_magnitude(x);
+  outliers.nonfinite = sums.nonfinite;
+  outliers.argmax_row = static_cast<std::size_t>(sums.argmax_abs / x.cols());
+  outliers.argmax_col = static_cast<std::size_t>(sums.argmax_abs % x.cols());
+  outliers.marked = stats::find_outliers(x, {}, executor);
+  return outliers;
+}
+
 void mark_those_that_stand_out(std::vector<TensorOutliers>& weights) {
   std::vector<double> ratios;
   for (const TensorOutliers& w : weights) ratios.push_back(std::max(w.row_ratio, w.column_ratio));
@@ -127,42 +158,13 @@ io::Json TensorOutliers::to_json() const {
   return json;
 }
 
-Result<TensorOutliers> measure(MatrixView<const float> x, Executor& executor) {
-  kernels::Context context(executor);
-  TensorOutliers outliers;
-  outliers.rows = x.rows();
-  outliers.cols = x.cols();
-  const kernels::PowerSums sums = kernels::power_sums(x, context);
-  outliers.excess_kurtosis = excess_kurtosis(sums);
-  outliers.absmax = sums.max_abs;
-  outliers.mean_abs = sums.count == 0 ? 0 : sums.sum_abs / static_cast<double>(sums.count);
-  outliers.median_abs = median_magnitude(x);
-  outliers.nonfinite = sums.nonfinite;
-  if (x.empty()) return outliers;
-  outliers.argmax_row = static_cast<std::size_t>(sums.argmax_abs / x.cols());
-  outliers.argmax_col = static_cast<std::size_t>(sums.argmax_abs % x.cols());
-  std::vector<kernels::PowerSums> lines(x.cols());
-  kernels::column_sums(x, lines, context);
-  std::vector<double> maxima;
-  for (const kernels::PowerSums& column : lines) {
-    maxima.push_back(static_cast<double>(column.max_abs));
-  }
-  outliers.channel_ratio = channel_ratio(maxima);
-  outliers.column_ratio = largest_ratio(lines);
-  lines.resize(x.rows());
-  kernels::row_sums(x, lines, context);
-  outliers.row_ratio = largest_ratio(lines);
-  outliers.marked = stats::find_outliers(x, {}, executor);
-  return outliers;
-}
-
 Result<std::vector<TensorOutliers>> measure_weights(const model::Model& model, Executor& executor,
                                                     Observer& observer) {
   std::vector<TensorOutliers> result;
   const auto add = [&](const model::Linear& linear) -> Status {
     if (observer.stop_requested()) return Error{ErrorCode::interrupted, "stopped"};
     QUELL_TRY(weight, model.weight(linear, executor, true));
-    QUELL_TRY(outliers, measure(weight.view(), executor));
+    TensorOutliers outliers = measure(weight.view(), executor);
     outliers.name = linear.name;
     result.push_back(std::move(outliers));
     return ok();

@@ -26,8 +26,8 @@ struct Module {
 
 struct Outcome {
   std::vector<Module> modules;
-  double bits = std::nan(""), bytes = std::nan("");
-  std::string version, method, hash;
+  double bits = std::nan("");
+  std::string version, hash;
 };
 
 double number_at(const io::Json& object, const char* key) {
@@ -55,7 +55,6 @@ Result<Outcome> read_outcome(const std::string& file, const io::Json& report) {
   Outcome outcome;
   outcome.version = text_at(report, "quell_version");
   outcome.bits = number_at(*quantize, "bits_per_weight");
-  outcome.bytes = number_at(*quantize, "bytes");
   outcome.hash = text_at(*quantize, "hash");
   for (const io::Json& item : modules->items()) {
     if (!item.is(io::Json::Kind::object)) return bad("a module that is no object");

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 
 #include "quell/io/printable.hpp"
 
@@ -58,16 +57,8 @@ std::size_t name_step(const std::vector<std::string>& names, double width_of_pla
 }
 
 /// Round numbers between low and high, four or so.
-std::vector<double> ticks(double low, double high, bool logarithmic) {
+std::vector<double> ticks(double low, double high) {
   std::vector<double> found;
-  if (logarithmic) {
-    for (double tick = std::pow(10, std::floor(std::log10(low))); tick <= high * 1.0001;
-         tick *= 10) {
-      if (tick >= low * 0.9999) found.push_back(tick);
-    }
-    if (found.size() >= 2) return found;
-    found.clear();
-  }
   const double raw = (high - low) / 4;
   const double power = std::pow(10, std::floor(std::log10(raw)));
   double step = 10 * power;
@@ -172,10 +163,10 @@ std::string svg_of(const HeatStrip& strip) {
 }
 
 std::string svg_of(const LinePlot& plot) {
-  double low = plot.logarithmic ? std::numeric_limits<double>::infinity() : 0, high = 0;
+  double low = 0, high = 0;
   for (const LinePlot::Line& line : plot.lines) {
     for (const double value : line.values) {
-      if (!std::isfinite(value) || (plot.logarithmic && value <= 0)) continue;
+      if (!std::isfinite(value)) continue;
       low = std::min(low, value);
       high = std::max(high, value);
     }
@@ -185,7 +176,6 @@ std::string svg_of(const LinePlot& plot) {
     low = std::min(low, plot.level);
   }
   if (!(high > low)) high = low + 1;
-  if (plot.logarithmic) low = std::pow(10, std::floor(std::log10(low)));
   high *= 1.05;
   const double left = 52, top = 10, plot_width = 620, plot_height = 190;
   const double right = left + plot_width, bottom = top + plot_height;
@@ -196,15 +186,14 @@ std::string svg_of(const LinePlot& plot) {
     return left + plot_width * (static_cast<double>(i) + 0.5) / std::max(n, 1.0);
   };
   const auto y_of = [&](double value) {
-    const double share = plot.logarithmic ? std::log(value / low) / std::log(high / low)
-                                          : (value - low) / (high - low);
+    const double share = (value - low) / (high - low);
     return bottom - plot_height * share;
   };
   std::string out = fmt::format(
       "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\" "
       "style=\"width:{:.0f}px\">",
       right + 14, height, escape_html(plot.title), right + 14);
-  for (const double tick : ticks(low, high, plot.logarithmic)) {
+  for (const double tick : ticks(low, high)) {
     out += fmt::format(
         "<line class=\"grid\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", left,
         right, y_of(tick), y_of(tick));
@@ -231,13 +220,13 @@ std::string svg_of(const LinePlot& plot) {
     std::string points;
     for (std::size_t i = 0; i < line.values.size(); ++i) {
       const double value = line.values[i];
-      if (!std::isfinite(value) || (plot.logarithmic && value <= 0)) continue;
+      if (!std::isfinite(value)) continue;
       points += fmt::format("{:.1f},{:.1f} ", x_of(i), y_of(value));
     }
     out += fmt::format("<polyline class=\"line c{}\" points=\"{}\"/>", style, points);
     for (std::size_t i = 0; i < line.values.size(); ++i) {
       const double value = line.values[i];
-      if (!std::isfinite(value) || (plot.logarithmic && value <= 0)) continue;
+      if (!std::isfinite(value)) continue;
       out += fmt::format(
           "<circle class=\"dot c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\">"
           "<title>{}, {} {}: {}</title></circle>",

@@ -14,29 +14,16 @@
 
 #include "quell/core/random.hpp"
 #include "quell/core/tensor.hpp"
+#include "support/matrices.hpp"
 
 namespace quell::stats {
 namespace {
 
-Matrix normal_matrix(std::size_t rows, std::size_t cols, std::uint64_t seed) {
-  Matrix x = *Matrix::uninitialized(rows, cols);
-  Random(seed).fill_normal(x.values());
-  return x;
-}
+using test::gaussian_matrix;
 
-/// Student's t with five degrees of freedom: a normal over the root of a mean of five squares.
+/// Student's t with five degrees of freedom.
 Matrix student_matrix(std::size_t rows, std::size_t cols, std::uint64_t seed) {
-  Matrix x = normal_matrix(rows, cols, seed);
-  const Random random(seed, 77);
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    double squares = 0;
-    for (std::uint64_t k = 0; k < 5; ++k) {
-      const double z = random.normal(5 * i + k);
-      squares += z * z;
-    }
-    x.values()[i] = static_cast<float>(static_cast<double>(x.values()[i]) / std::sqrt(squares / 5));
-  }
-  return x;
+  return test::student_matrix(rows, cols, 5, seed);
 }
 
 float largest(const Matrix& x) {
@@ -66,7 +53,7 @@ TEST(FindOutliers, FindsExactlyWhatIsPlantedInTwoHundredMatrices) {
     std::uint64_t at = 0;
     const auto below = [&](std::size_t n) { return static_cast<std::size_t>(draw.bits(at++) % n); };
     const std::size_t rows = 64 + below(200), cols = 64 + below(200);
-    Matrix x = seed % 2 == 0 ? normal_matrix(rows, cols, seed) : student_matrix(rows, cols, seed);
+    Matrix x = seed % 2 == 0 ? gaussian_matrix(rows, cols, seed) : student_matrix(rows, cols, seed);
     const float most = largest(x);
     // From 8 times the largest ordinary value to 400 times, both signs.
     const auto ratio = [&] { return 8.0F * (1 + static_cast<float>(below(50))); };
@@ -112,7 +99,8 @@ TEST(FindOutliers, LeavesMatricesWithoutOutliersAlone) {
   for (std::uint64_t seed = 0; seed < 100; ++seed) {
     for (const bool student : {false, true}) {
       const std::size_t rows = 192 + seed % 64, cols = 256 + seed % 100;
-      const Matrix x = student ? student_matrix(rows, cols, seed) : normal_matrix(rows, cols, seed);
+      const Matrix x =
+          student ? student_matrix(rows, cols, seed) : gaussian_matrix(rows, cols, seed);
       const Planted found = found_in(x);
       alarms += !found.elements.empty() || !found.rows.empty() || !found.columns.empty();
     }
@@ -121,7 +109,7 @@ TEST(FindOutliers, LeavesMatricesWithoutOutliersAlone) {
 }
 
 TEST(FindOutliers, TellsALineFromAnElementInIt) {
-  Matrix x = normal_matrix(100, 80, 3);
+  Matrix x = gaussian_matrix(100, 80, 3);
   for (std::size_t r = 0; r < 100; ++r) x(r, 7) *= 30;
   x(4, 9) = -5000;
   const Planted found = found_in(x);
@@ -131,7 +119,7 @@ TEST(FindOutliers, TellsALineFromAnElementInIt) {
 }
 
 TEST(FindOutliers, IgnoresWhatIsNotFinite) {
-  Matrix x = normal_matrix(50, 50, 4);
+  Matrix x = gaussian_matrix(50, 50, 4);
   x(1, 1) = std::numeric_limits<float>::quiet_NaN();
   x(2, 2) = -std::numeric_limits<float>::infinity();
   EXPECT_TRUE(found_in(x).elements.empty());

@@ -22,6 +22,21 @@ struct PowerSums {
   double sum_abs = 0;
   float max_abs = 0;
   std::uint64_t argmax_abs = 0;  // row-major index of the first largest |x|
+
+  /// More values, which follow these; `first` is the index of their start.
+  void merge(const PowerSums& later, std::uint64_t first) noexcept {
+    count += later.count;
+    nonfinite += later.nonfinite;
+    sum += later.sum;
+    sum2 += later.sum2;
+    sum3 += later.sum3;
+    sum4 += later.sum4;
+    sum_abs += later.sum_abs;
+    if (later.max_abs > max_abs) {  // strictly: the first of equals stays
+      max_abs = later.max_abs;
+      argmax_abs = first + later.argmax_abs;
+    }
+  }
 };
 
 /// Over all elements of a matrix.

@@ -148,9 +148,6 @@ struct OutlierReport {
   io::Json to_json(const std::function<std::string(std::int32_t)>& text_of) const;
 };
 
-/// The statistics above of any matrix; `name` and `kind` are left to the caller.
-Result<TensorOutliers> measure(MatrixView<const float> x, Executor& executor);
-
 /// All linear layers of the model (of a model of unknown architecture, all that look like one).
 Result<std::vector<TensorOutliers>> measure_weights(const model::Model& model, Executor& executor,
                                                     Observer& observer);

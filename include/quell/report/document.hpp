@@ -52,7 +52,6 @@ struct LinePlot {
   std::string title, x_name, y_name;
   std::vector<std::string> places;
   std::vector<Line> lines;
-  bool logarithmic = false;
   /// A level worth a dashed line with this name; none where the name is empty.
   double level = 0;
   std::string level_name;
