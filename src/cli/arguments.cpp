@@ -209,6 +209,7 @@ Result<calib::Corpus> read_corpus(const model::Model& model, const TextOptions& 
     return usage(std::string(calibration ? "--calib" : "--text") + " and --ids exclude each other");
   }
   if (data.ids.empty() && !data.lengths.empty()) return usage("--lengths goes with --ids");
+  if (data.samples == 0) return usage("--samples must be at least 1");
   calib::Corpus corpus;
   if (!data.ids.empty()) {
     std::optional<std::filesystem::path> lengths;

@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <optional>
 
 #include "cli/command.hpp"
 #include "quell/io/new_file.hpp"
@@ -51,15 +52,19 @@ class Outliers final : public Command {
     QUELL_TRY(model, model::Model::load(model_, {limits.allow_links_outside}));
     for (const std::string& warning : model.warnings()) observer->note(warning);
 
+    // Read first: weights of a large model take minutes, and a wrong file should not wait for them.
+    std::optional<calib::Corpus> corpus;
+    if (data_.given()) {
+      QUELL_TRY(read, read_corpus(model, data_, false));
+      corpus = calib::sample(std::move(read), static_cast<std::size_t>(data_.samples), data_.seed);
+      for (const std::string& note : corpus->notes) observer->note(note);
+    }
     pipeline::OutlierReport found;
     QUELL_TRY(weights, pipeline::measure_weights(model, *executor, *observer));
     found.weights = std::move(weights);
-    if (data_.given()) {
-      QUELL_TRY(corpus, read_corpus(model, data_, false));
-      for (const std::string& note : corpus.notes) observer->note(note);
-      corpus =
-          calib::sample(std::move(corpus), static_cast<std::size_t>(data_.samples), data_.seed);
-      QUELL_TRY(pipeline::measure_activations(model, corpus, options, found, *executor, *observer));
+    if (corpus) {
+      QUELL_TRY(
+          pipeline::measure_activations(model, *corpus, options, found, *executor, *observer));
     }
     const TokenText text(model);
     const auto text_of = [&](std::int32_t id) { return text.of(id); };

@@ -147,6 +147,21 @@ TEST(Outliers, CountWeightsThatAreNotFinite) {
   EXPECT_NE(text.out.find("1 value not finite"), std::string::npos) << text.out;
 }
 
+TEST(Outliers, RefuseTextThatGivesNothing) {
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"outliers", demonstration(), "--calib",
+                                          demonstration_text()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Ended ended = quell(arguments);
+    EXPECT_EQ(ended.signal, 0);
+    EXPECT_FALSE(ended.err.empty());
+    return ended.code;
+  };
+  EXPECT_EQ(run({"--samples", "0"}), 2);
+  EXPECT_EQ(run({"--max-tokens", "1"}), 3);
+  EXPECT_EQ(run({"--seqlen", "1"}), 2);
+}
+
 TEST(Outliers, RefuseARuleThatDoesNotExist) {
   const Ended ended = quell({"outliers", demonstration(), "--rule", "mean"});
   EXPECT_EQ(ended.code, 2);
