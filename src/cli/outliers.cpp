@@ -12,6 +12,7 @@
 
 #include "cli/command.hpp"
 #include "quell/io/new_file.hpp"
+#include "quell/pipeline/sensitivity.hpp"
 #include "quell/report/outliers.hpp"
 #include "quell/report/write.hpp"
 
@@ -31,6 +32,14 @@ class Outliers final : public Command {
     app.add_option("--rule", rule_,
                    "when an activation is massive: median (1000 times the median, the default), "
                    "systematic-outliers, massive-activations");
+    app.add_flag("--sensitivity", sensitivity_,
+                 "swap one module at a time for its quantized self: what it costs, how errors "
+                 "travel, which cure helps (needs text)");
+    app.add_option("--scheme", scheme_, "what modules are quantized to: W4A16 (the default), ...");
+    app.add_option("--method", method_, "how: rtn (the default) or gptq");
+    app.add_option("--group-size", group_size_, "weights of a group; -1: one group per row");
+    app.add_option("--sensitivity-tokens", sensitivity_tokens_,
+                   "tokens of the text that --sensitivity uses (default 4096)");
   }
 
   Status run() override {
@@ -59,12 +68,29 @@ class Outliers final : public Command {
       corpus = calib::sample(std::move(read), static_cast<std::size_t>(data_.samples), data_.seed);
       for (const std::string& note : corpus->notes) observer->note(note);
     }
+    std::optional<pipeline::Plan> plan;
+    if (sensitivity_) {
+      if (!corpus) {
+        return Error{ErrorCode::usage,
+                     "--sensitivity runs the model on text: give --calib FILE or --ids FILE.npy"};
+      }
+      QUELL_TRY(made, make_plan(model, *corpus, *executor));
+      plan = std::move(made);
+    }
     pipeline::OutlierReport found;
     QUELL_TRY(weights, pipeline::measure_weights(model, *executor, *observer));
     found.weights = std::move(weights);
     if (corpus) {
       QUELL_TRY(
           pipeline::measure_activations(model, *corpus, options, found, *executor, *observer));
+    }
+    std::optional<pipeline::Sensitivity> sensitivity;
+    if (plan) {
+      pipeline::SensitivityOptions how;
+      how.tokens = sensitivity_tokens_;
+      QUELL_TRY(measured,
+                pipeline::measure_sensitivity(model, *plan, *corpus, how, *executor, *observer));
+      sensitivity = std::move(measured);
     }
     const TokenText text(model);
     const auto text_of = [&](std::int32_t id) { return text.of(id); };
@@ -78,6 +104,10 @@ class Outliers final : public Command {
       io::Json json = begin_json("outliers");
       const io::Json members = found.to_json(text_of);
       for (const auto& [key, value] : members.members()) json.set(key, value);
+      if (sensitivity) {
+        const io::Json more = sensitivity->to_json();
+        for (const auto& [key, value] : more.members()) json.set(key, value);
+      }
       print_json(std::move(json));
       return ok();
     }
@@ -89,7 +119,29 @@ class Outliers final : public Command {
   }
 
  private:
-  std::string model_, html_, rule_ = "median";
+  /// What the modules would become.
+  Result<pipeline::Plan> make_plan(const model::Model& model, const calib::Corpus& corpus,
+                                   Executor& executor) const {
+    pipeline::Recipe recipe;
+    if (!scheme_.empty()) QUELL_TRY(recipe.apply_scheme(scheme_));
+    recipe.method = method_;
+    if (group_size_) {
+      if (*group_size_ < -1 || *group_size_ == 0) {
+        return Error{ErrorCode::usage, "--group-size is " + std::to_string(*group_size_) +
+                                           ", expected a number of weights, or -1 for whole rows"};
+      }
+      recipe.group = *group_size_ < 0 ? 0 : static_cast<std::uint32_t>(*group_size_);
+    }
+    pipeline::CalibrationSize size;
+    size.available = size.sequential = true;
+    size.tokens = corpus.ids.size();
+    return pipeline::make_plan(model, recipe, size, executor);
+  }
+
+  std::string model_, html_, rule_ = "median", scheme_, method_ = "rtn";
+  bool sensitivity_ = false;
+  std::optional<std::int64_t> group_size_;
+  std::uint64_t sensitivity_tokens_ = pipeline::SensitivityOptions().tokens;
   TextOptions data_;
 };
 

@@ -9,12 +9,14 @@
 // * Sensitivity: one module at a time is swapped for its quantized self, everything else stays the
 //   original, and the blocks behind it run again from states kept in front of them. Beside it a
 //   control: Gaussian noise of the same norm in the same module. A module whose quantization does
-//   far more than the noise has an error that is aligned with what the model reads.
+//   far more than the noise has an error that is aligned with what the model reads. And the other
+//   way round: what is gained where one module alone stays as it is.
 // * Propagation: the relative error along the model splits exactly into what came in, what is new,
 //   and how far both work against each other (quell/stats/error_split.hpp).
 // * Cures: for every module what finer grids, the other group direction, kept columns, a rotation
-//   or smoothing would leave of the loss tr(E H E^T) of its outputs. The damage that goes away is
-//   predicted in proportion, because damage is quadratic in a small error.
+//   or smoothing would leave of the loss tr(E H E^T) of its outputs. What that gains is predicted
+//   as the same share of what keeping the module gains, because damage is quadratic in a small
+//   error.
 
 #include <cstdint>
 #include <optional>
@@ -38,11 +40,17 @@ struct ModuleSensitivity {
   std::string name;
   std::uint32_t layer = 0;
   GridSpec grid;
-  std::uint64_t bytes = 0;    // of the module, quantized
-  double relative_error = 0;  // |E| / |W|
-  double output_error = 0;    // sqrt(tr(E H E^T) / tr(W H W^T)): of the outputs, on this text
+  std::uint64_t bytes = 0;      // of the module, quantized
+  std::int64_t kept_bytes = 0;  // that keeping it in 16 bits would add
+  double relative_error = 0;    // |E| / |W|
+  double output_error = 0;      // sqrt(tr(E H E^T) / tr(W H W^T)): of the outputs, on this text
   double damage = 0, damage_standard_error = 0;
   double noise_damage = 0;  // with Gaussian noise of the norm |E| in place of E
+  /// Damage that goes away where this module alone stays as it is and all others are quantized.
+  double kept_gain = 0;
+
+  /// kept_gain for 10^6 bytes.
+  double damage_per_megabyte() const noexcept;
 };
 
 /// Something to do about one module.
@@ -55,7 +63,7 @@ struct Cure {
   double loss_ratio = 0;  // of tr(E H E^T), to that of the module as it is planned; below 1: better
   std::int64_t bytes = 0;               // that it adds
   double gain = 0;                      // predicted damage that goes away, of the quantized model
-  std::optional<double> measured_gain;  // the same measured, of the best few
+  std::optional<double> measured_gain;  // the same measured, of the best of a kind
 
   /// Gain for 10^6 bytes; infinite where it costs nothing.
   double gain_per_megabyte() const noexcept;
@@ -77,7 +85,6 @@ struct SensitivityOptions {
   /// Tokens of the corpus that are used, as whole sequences (at least one).
   std::uint64_t tokens = 4096;
   bool cures = true, propagation = true;
-  std::size_t measured_cures = 3;  // the best available ones are tried on the quantized model
   /// Bytes of hidden states of changed models held at a time; more rounds through the blocks
   /// otherwise.
   std::uint64_t state_bytes = 256u << 20;
@@ -89,7 +96,7 @@ struct Sensitivity {
   std::uint64_t tokens = 0;
   std::vector<ModuleSensitivity> modules;            // in order of computation
   double together = 0, together_standard_error = 0;  // damage of all modules quantized
-  std::vector<Cure> cures;         // worth their bytes, the best first; see rank in the source
+  std::vector<Cure> cures;         // the free ones by gain, then the others by gain for a byte
   std::vector<ErrorStage> stages;  // in order of computation, over at most one chunk
 
   double sum() const noexcept;
