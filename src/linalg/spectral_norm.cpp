@@ -49,26 +49,25 @@ double normalize(std::span<float> x) {
   return length;
 }
 
-/// Largest eigenvalue of B^T B: symmetric, tridiagonal. `a` is the diagonal of B, `b` what stands
-/// right of it. By bisection on the number of negative pivots (Sturm's sequence).
+/// Largest eigenvalue of B B^T, tridiagonal, for B [n, n + 1] with `a` on its diagonal and `b`
+/// right of it. By bisection on the signs of the pivots (Sturm's sequence).
 double largest_eigenvalue(const std::vector<double>& a, const std::vector<double>& b) {
   const std::size_t n = a.size();
+  const auto diagonal = [&](std::size_t i) { return a[i] * a[i] + b[i] * b[i]; };
+  const auto off = [&](std::size_t i) { return b[i] * a[i + 1]; };  // between i and i + 1
   double low = 0, high = 0;
   for (std::size_t i = 0; i < n; ++i) {
-    const double before = i == 0 ? 0 : b[i - 1];
-    const double diagonal = a[i] * a[i] + before * before;
-    const double left = i == 0 ? 0 : a[i - 1] * b[i - 1], right = i + 1 < n ? a[i] * b[i] : 0;
-    low = std::max(low, diagonal);
-    high = std::max(high, diagonal + std::fabs(left) + std::fabs(right));  // Gershgorin
+    const double left = i == 0 ? 0 : std::fabs(off(i - 1));
+    const double right = i + 1 < n ? std::fabs(off(i)) : 0;
+    low = std::max(low, diagonal(i));
+    high = std::max(high, diagonal(i) + left + right);  // Gershgorin
   }
   for (int round = 0; round < 60 && high > low; ++round) {
     const double middle = low + (high - low) / 2;
     bool all_below = true;
     double pivot = 1;
     for (std::size_t i = 0; i < n && all_below; ++i) {
-      const double before = i == 0 ? 0 : b[i - 1];
-      const double off = i == 0 ? 0 : a[i - 1] * b[i - 1];
-      pivot = a[i] * a[i] + before * before - middle - (i == 0 ? 0 : off * off / pivot);
+      pivot = diagonal(i) - middle - (i == 0 ? 0 : off(i - 1) * off(i - 1) / pivot);
       all_below = pivot < 0;
     }
     (all_below ? high : low) = middle;
@@ -96,10 +95,6 @@ Result<double> spectral_norm(MatrixView<const float> w, Context& context) {
     QUELL_TRY(gemm_dense(product, context));
     orthogonalize(left.view(), step, left.row(step));
     a.push_back(normalize(left.row(step)));
-    const double next = std::sqrt(largest_eigenvalue(a, b));
-    const bool settled = step > 8 && next - estimate <= kTolerance * next;
-    estimate = next;
-    if (settled || !(a.back() > 0)) break;
 
     product.a = {left.view().rows_from(step, 1), false};
     product.b = {w, true};
@@ -107,7 +102,12 @@ Result<double> spectral_norm(MatrixView<const float> w, Context& context) {
     QUELL_TRY(gemm_dense(product, context));
     orthogonalize(right.view(), step + 1, right.row(step + 1));
     b.push_back(normalize(right.row(step + 1)));
-    if (!(b.back() > 0)) break;
+
+    const double next = std::sqrt(largest_eigenvalue(a, b));
+    const bool settled = step > 8 && next - estimate <= kTolerance * next;
+    estimate = next;
+    // A zero: the vectors span all that w maps to or from anything but zero.
+    if (settled || !(a.back() > 0) || !(b.back() > 0)) break;
   }
   return estimate;
 }

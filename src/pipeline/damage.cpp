@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "quell/engine/embeddings.hpp"
@@ -14,6 +15,42 @@ namespace {
 
 // Logits of the original and of one changed model, held at a time.
 constexpr std::uint64_t kLogitBytes = 96u << 20;
+
+double largest(std::span<const float> logits) {
+  double max = -std::numeric_limits<double>::infinity();
+  for (const float logit : logits) {
+    if (!std::isfinite(logit)) return std::numeric_limits<double>::quiet_NaN();
+    max = std::max(max, static_cast<double>(logit));
+  }
+  return max;
+}
+
+/// p = softmax(logits); returns its entropy in nats, NaN if a logit is not finite. Many models are
+/// compared with one, so what exponentials that one needs are taken once.
+double probabilities(std::span<const float> logits, std::span<double> p) {
+  const double max = largest(logits);
+  double sum = 0, weighted = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    const double shifted = static_cast<double>(logits[i]) - max;
+    p[i] = std::exp(shifted);
+    sum += p[i];
+    weighted += p[i] * shifted;
+  }
+  for (double& value : p) value /= sum;
+  return std::log(sum) - weighted / sum;
+}
+
+/// -sum p ln softmax(logits).
+double cross_entropy(std::span<const double> p, std::span<const float> logits) {
+  const double max = largest(logits);
+  double sum = 0, weighted = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    const double shifted = static_cast<double>(logits[i]) - max;
+    sum += std::exp(shifted);
+    weighted += p[i] * shifted;
+  }
+  return std::log(sum) - weighted;
+}
 
 Result<Matrix> pooled(engine::Engine& engine, MatrixView<const float> states,
                       std::span<const std::uint32_t> lengths) {
@@ -56,19 +93,28 @@ Result<std::vector<DamageValue>> Damage::of_predictions(std::span<const Matrix> 
   const std::size_t tokens = original_.rows();
   const std::size_t vocabulary = engine_->model().config().vocabulary;
   const std::size_t step = static_cast<std::size_t>(std::clamp<std::uint64_t>(
-      kLogitBytes / (2 * sizeof(float) * std::uint64_t{vocabulary}), 1, tokens));
-  QUELL_TRY(p, Matrix::uninitialized(step, vocabulary));
-  QUELL_TRY(q, Matrix::uninitialized(step, vocabulary));
+      kLogitBytes / ((sizeof(float) + sizeof(double)) * std::uint64_t{vocabulary}), 1, tokens));
+  QUELL_TRY(logits, Matrix::uninitialized(step, vocabulary));
+  QUELL_TRY(p, Matrix64::uninitialized(step, vocabulary));
+  std::vector<double> entropy(step);
   std::vector<std::vector<double>> kl(changed.size(), std::vector<double>(tokens));
+  Executor& executor = engine_->context().executor();
   for (std::size_t first = 0; first < tokens; first += step) {
     const std::size_t rows = std::min(step, tokens - first);
-    const auto p_rows = p.view().rows_from(0, rows), q_rows = q.view().rows_from(0, rows);
-    QUELL_TRY(engine_->logits(original_.view().rows_from(first, rows), p_rows));
+    const auto out = logits.view().rows_from(0, rows);
+    QUELL_TRY(engine_->logits(original_.view().rows_from(first, rows), out));
+    executor.run(rows, 1, [&](std::size_t begin, std::size_t end, unsigned) {
+      for (std::size_t row = begin; row < end; ++row) {
+        entropy[row] = probabilities(out.row(row), p.row(row));
+      }
+    });
     for (std::size_t i = 0; i < changed.size(); ++i) {
-      QUELL_TRY(engine_->logits(changed[i].view().rows_from(first, rows), q_rows));
-      engine_->context().executor().run(rows, 1, [&](std::size_t begin, std::size_t end, unsigned) {
+      QUELL_TRY(engine_->logits(changed[i].view().rows_from(first, rows), out));
+      executor.run(rows, 1, [&](std::size_t begin, std::size_t end, unsigned) {
         for (std::size_t row = begin; row < end; ++row) {
-          kl[i][first + row] = engine::kl_divergence(p_rows.row(row), q_rows.row(row));
+          const double divergence = cross_entropy(p.row(row), out.row(row)) - entropy[row];
+          // Rounding can take a tiny divergence below zero. A NaN stays one.
+          kl[i][first + row] = divergence < 0 ? 0 : divergence;
         }
       });
     }

@@ -19,7 +19,7 @@
 #include <cstddef>
 #include <span>
 
-#include "quell/core/checked.hpp"
+#include "quell/core/panic.hpp"  // QUELL_ASSERT
 
 namespace quell::stats {
 
