@@ -68,6 +68,10 @@ class Outliers final : public Command {
       corpus = calib::sample(std::move(read), static_cast<std::size_t>(data_.samples), data_.seed);
       for (const std::string& note : corpus->notes) observer->note(note);
     }
+    if (!sensitivity_ && (!scheme_.empty() || group_size_)) {
+      return Error{ErrorCode::usage,
+                   "--scheme and --group-size say what --sensitivity swaps in; give that too"};
+    }
     std::optional<pipeline::Plan> plan;
     if (sensitivity_) {
       if (!corpus) {

@@ -121,6 +121,12 @@ Result<Matrix> with_noise(const Matrix& weight, double norm, std::uint64_t strea
   return noisy;
 }
 
+/// What a cure gains that leaves this share of a module's damage. Where keeping the module gains
+/// nothing, a cure gains nothing; two losses do not make a gain.
+double share_of_kept(const ModuleSensitivity& module, double left) {
+  return std::max(module.kept_gain, 0.0) * (1 - left);
+}
+
 double norm_of(const Matrix& weight) {
   double squares = 0;
   for (const float w : weight.values()) squares += static_cast<double>(w) * static_cast<double>(w);
@@ -330,8 +336,8 @@ class Study {
   /// Predicts what each cure gains from its loss.
   void predict() {
     for (std::size_t i = 0; i < found_.cures.size(); ++i) {
-      Cure& cure = found_.cures[i];
-      cure.gain = found_.modules[cured_modules_[i]].kept_gain * (1 - cure.loss_ratio);
+      found_.cures[i].gain =
+          share_of_kept(found_.modules[cured_modules_[i]], found_.cures[i].loss_ratio);
     }
     rank(0);
   }
@@ -363,7 +369,7 @@ class Study {
       const auto module =
           std::find_if(found_.modules.begin(), found_.modules.end(),
                        [&](const ModuleSensitivity& each) { return each.name == cure.module; });
-      if (module->damage > 0) cure.gain = module->kept_gain * (1 - value.mean / module->damage);
+      if (module->damage > 0) cure.gain = share_of_kept(*module, value.mean / module->damage);
     });
     ChangedModels in_place =
         changed_models(quantized_blocks_, [&](std::size_t id, const DamageValue& value) {
