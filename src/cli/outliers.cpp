@@ -92,6 +92,7 @@ class Outliers final : public Command {
     if (plan) {
       pipeline::SensitivityOptions how;
       how.tokens = sensitivity_tokens_;
+      if (limits.max_memory != 0) how.state_bytes = limits.max_memory / 8;
       QUELL_TRY(measured,
                 pipeline::measure_sensitivity(model, *plan, *corpus, how, *executor, *observer));
       sensitivity = std::move(measured);

@@ -406,13 +406,16 @@ void Planner::estimate() {
                     moment_work(model_, layer, data_.tokens);
     }
   }
-  // Half of what two cores of a current server do in float32 with AVX-512; an order of magnitude,
-  // not a promise. The progress line replaces it by measured speed.
-  constexpr double kOperationsPerSecond = 7.5e10;
-  plan_.seconds_estimate = plan_.work / (kOperationsPerSecond * executor_.width());
+  plan_.seconds_estimate = seconds_of(plan_.work, executor_);
 }
 
 }  // namespace
+
+double seconds_of(double work, const Executor& executor) {
+  // Half of what two cores of a current server do in float32 with AVX-512.
+  constexpr double kOperationsPerSecond = 7.5e10;
+  return work / (kOperationsPerSecond * executor.width());
+}
 
 double block_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens) {
   double weights = 0;

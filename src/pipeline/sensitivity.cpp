@@ -149,12 +149,18 @@ class Study {
         codes_(model, executor),
         quantized_blocks_(engine, &codes_) {
     for (const Task& task : plan.tasks) tasks_[task.layer].push_back(&task);
-    total_ = 2 * static_cast<double>(plan.tasks.size());
+    for (const Task& task : plan.tasks) total_ += 3 * changed_work(task);
   }
 
   Result<Sensitivity> run() {
     for (const auto& [layer, tasks] : tasks_) {
       for (const Task* task : tasks) QUELL_TRY(add_quantizer(task->method));
+    }
+    if (const double seconds = seconds_of(total_, executor_); seconds > 60) {
+      observer_.note("sensitivity: the model runs " + std::to_string(3 * modules()) + " times on " +
+                     std::to_string(corpus_.ids.size()) + " tokens, about " +
+                     std::to_string(static_cast<std::uint64_t>(seconds / 60) + 1) +
+                     " minutes; fewer tokens make it shorter and less exact");
     }
     found_.encoder = !model_.has_head();
     found_.tokens = corpus_.ids.size();
@@ -176,6 +182,22 @@ class Study {
   }
 
  private:
+  std::size_t modules() const {
+    std::size_t count = 0;
+    for (const auto& [layer, tasks] : tasks_) count += tasks.size();
+    return count;
+  }
+
+  /// Of one changed model: the blocks from the task's on, and the head.
+  double changed_work(const Task& task) const {
+    double work = 2.0 * (model_.has_head() ? model_.config().vocabulary : 0) *
+                  model_.config().hidden * static_cast<double>(corpus_.ids.size());
+    for (std::uint32_t layer = task.layer; layer < layers(); ++layer) {
+      work += block_work(model_, layer, corpus_.ids.size());
+    }
+    return work;
+  }
+
   std::uint32_t layers() const { return static_cast<std::uint32_t>(model_.blocks().size()); }
 
   Status add_quantizer(const std::string& method) {
@@ -198,8 +220,10 @@ class Study {
                        tap.tokens, executor_);
   }
 
-  Status check_stop(const Task& task) {
-    observer_.progress({task.linear->name, done_++, total_, 0});
+  /// `models`: changed ones that are about to run for this task.
+  Status check_stop(const Task& task, double models) {
+    observer_.progress({task.linear->name, done_, total_, 0});
+    done_ += models * changed_work(task);
     if (observer_.stop_requested()) return Error{ErrorCode::interrupted, "stopped"};
     return ok();
   }
@@ -229,7 +253,7 @@ class Study {
       QUELL_TRY(next, copy_of(x.view()));
       QUELL_TRY(tap, walk_block(layer, next));
       for (const Task* task : tasks_[layer]) {
-        QUELL_TRY(check_stop(*task));
+        QUELL_TRY(check_stop(*task, 2));
         QUELL_TRY(swap_one(*task, tap, x, swapped));
       }
       QUELL_TRY(swapped.finish(layer));
@@ -322,7 +346,7 @@ class Study {
     std::size_t id = 0;
     for (std::uint32_t layer = 0; layer < layers(); ++layer) {
       for (const Task* task : tasks_[layer]) {
-        QUELL_TRY(check_stop(*task));
+        QUELL_TRY(check_stop(*task, 1));
         QUELL_TRY(weight, model_.weight(*task->linear, executor_));
         QUELL_TRY(models.add(id++, layer, *task->linear, weight.view(), y));
       }

@@ -69,5 +69,8 @@ Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const Ca
 double block_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens);
 double moment_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens);
 double task_work(const Task& task);
+/// What that takes: an order of magnitude, not a promise. Progress lines replace it by measured
+/// speed.
+double seconds_of(double work, const Executor& executor);
 
 }  // namespace quell::pipeline
