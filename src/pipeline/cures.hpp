@@ -18,10 +18,6 @@
 
 namespace quell::pipeline {
 
-inline constexpr Cure::Kind kCureKinds[] = {Cure::Kind::bits,     Cure::Kind::direction,
-                                            Cure::Kind::group,    Cure::Kind::kept_columns,
-                                            Cure::Kind::rotation, Cure::Kind::smoothing};
-
 /// A weight after quantization, decoded [OC, IC], and what it takes.
 struct Decoded {
   Matrix weight;

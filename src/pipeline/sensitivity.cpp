@@ -174,10 +174,8 @@ class Study {
     damage_.emplace(std::move(damage));
     QUELL_TRY(swap_modules(std::move(start)));
     QUELL_TRY(put_modules_back());
-    if (options_.cures) {
-      predict();
-      QUELL_TRY(try_best());
-    }
+    predict();
+    QUELL_TRY(try_best());
     return std::move(found_);
   }
 
@@ -259,12 +257,12 @@ class Study {
       QUELL_TRY(swapped.finish(layer));
 
       FirstInputs changed;
-      QUELL_TRY(before, options_.propagation ? copy_of(y.view()) : Matrix());
+      QUELL_TRY(before, copy_of(y.view()));
       {
         QUELL_TRY(quantized, quantized_blocks_.at(layer));
         QUELL_TRY(engine_.run_block(*quantized, corpus_.lengths, y.view(), &changed));
       }
-      if (options_.propagation) QUELL_TRY(add_stages(layer, tap.first, changed, x, before));
+      QUELL_TRY(add_stages(layer, tap.first, changed, x, before));
       x = std::move(next);
     }
     QUELL_TRY(together, damage_->measure({&y, 1}));
@@ -291,7 +289,7 @@ class Study {
     module.output_error = energy > 0 ? std::sqrt(loss / energy) : 0;
     const std::size_t index = found_.modules.size();
     found_.modules.push_back(std::move(module));
-    if (options_.cures && loss > 0) {
+    if (loss > 0) {
       for (const Cure::Kind kind : kCureKinds) {
         QUELL_TRY(cured, linear.cured(kind));
         if (!cured) continue;
@@ -302,6 +300,7 @@ class Study {
         cure.action = cured->action;
         cure.available = cured->available;
         cure.loss_ratio = left / loss;
+        found_.modules[index].loss_ratios[kind] = cure.loss_ratio;
         cure.bytes =
             static_cast<std::int64_t>(cured->bytes) - static_cast<std::int64_t>(planned.bytes);
         found_.cures.push_back(std::move(cure));
@@ -508,6 +507,11 @@ io::Json Sensitivity::to_json() const {
     entry.set("bytes", module.bytes);
     entry.set("relative_error", module.relative_error);
     entry.set("output_error", module.output_error);
+    io::Json evidence = io::Json::object();
+    for (const auto& [kind, ratio] : module.loss_ratios) {
+      evidence.set(std::string(pipeline::to_string(kind)), ratio);
+    }
+    entry.set("loss_ratios", std::move(evidence));
     list.push(std::move(entry));
   }
   json.set("sensitivity", std::move(list));

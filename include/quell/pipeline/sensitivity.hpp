@@ -19,6 +19,7 @@
 //   error.
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -36,6 +37,27 @@
 
 namespace quell::pipeline {
 
+/// Something to do about one module.
+struct Cure {
+  enum class Kind { bits, direction, group, kept_columns, rotation, smoothing };
+  Kind kind = Kind::bits;
+  std::string module;
+  std::string
+      action;  // "int8full:sym:oc:g32", "41 columns kept in 16 bits", "smoothing, alpha 0.5"
+  bool available = false;  // whether `quell quantize` can do it today
+  double loss_ratio = 0;  // of tr(E H E^T), to that of the module as it is planned; below 1: better
+  std::int64_t bytes = 0;               // that it adds
+  double gain = 0;                      // predicted damage that goes away, of the quantized model
+  std::optional<double> measured_gain;  // the same measured, of the best of a kind
+
+  /// Gain for 10^6 bytes; infinite where it costs nothing.
+  double gain_per_megabyte() const noexcept;
+};
+std::string_view to_string(Cure::Kind kind) noexcept;
+inline constexpr Cure::Kind kCureKinds[] = {Cure::Kind::bits,     Cure::Kind::direction,
+                                            Cure::Kind::group,    Cure::Kind::kept_columns,
+                                            Cure::Kind::rotation, Cure::Kind::smoothing};
+
 struct ModuleSensitivity {
   std::string name;
   std::uint32_t layer = 0;
@@ -48,27 +70,12 @@ struct ModuleSensitivity {
   double noise_damage = 0;  // with Gaussian noise of the norm |E| in place of E
   /// Damage that goes away where this module alone stays as it is and all others are quantized.
   double kept_gain = 0;
+  /// What each cure leaves of the loss of this module, of those that make sense here.
+  std::map<Cure::Kind, double> loss_ratios;
 
   /// kept_gain for 10^6 bytes.
   double damage_per_megabyte() const noexcept;
 };
-
-/// Something to do about one module.
-struct Cure {
-  enum class Kind { bits, direction, group, kept_columns, rotation, smoothing };
-  Kind kind = Kind::bits;
-  std::string module;
-  std::string action;      // "int8:sym:oc:g32", "41 columns kept in f16", "smoothing, alpha 0.5"
-  bool available = false;  // whether `quell quantize` can do it today
-  double loss_ratio = 0;  // of tr(E H E^T), to that of the module as it is planned; below 1: better
-  std::int64_t bytes = 0;               // that it adds
-  double gain = 0;                      // predicted damage that goes away, of the quantized model
-  std::optional<double> measured_gain;  // the same measured, of the best of a kind
-
-  /// Gain for 10^6 bytes; infinite where it costs nothing.
-  double gain_per_megabyte() const noexcept;
-};
-std::string_view to_string(Cure::Kind kind) noexcept;
 
 /// One stage of the model: how the relative squared error behind it came about.
 struct ErrorStage {
@@ -84,7 +91,6 @@ struct ErrorStage {
 struct SensitivityOptions {
   /// Tokens of the corpus that are used, as whole sequences (at least one).
   std::uint64_t tokens = 4096;
-  bool cures = true, propagation = true;
   /// Bytes of hidden states of changed models held at a time; more rounds through the blocks
   /// otherwise.
   std::uint64_t state_bytes = 256u << 20;
