@@ -79,13 +79,7 @@ void attention_softmax(MatrixView<float> scores, float scale, float softcap,
   const auto softmax = entry().softmax;
   const std::size_t columns = scores.cols();
   for (std::size_t r = 0; r < scores.rows(); ++r) {
-    std::size_t first = 0, last = columns;
-    if (window.causal) {
-      const std::size_t seen = window.offset + r + 1;  // columns before this one are not ahead
-      if (window.window != 0 && seen > window.window) first = seen - window.window;
-      if (seen < last) last = seen;
-      if (first > last) first = last;
-    }
+    const auto [first, last] = window.seen(r, columns);
     float* row = scores.row(r).data();
     // Masked columns are written, never read: they may hold anything.
     for (std::size_t c = 0; c < first; ++c) row[c] = 0.0f;

@@ -7,9 +7,9 @@
 #include "engine/attention.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 
-#include "quell/engine/tap.hpp"
-#include "quell/kernels/elementwise.hpp"
 #include "quell/kernels/gemm.hpp"
 
 namespace quell::engine {
@@ -19,18 +19,65 @@ namespace {
 // each packed key 128 times.
 constexpr std::size_t kTileRows = 128;
 
-/// Adds the probabilities of queries at `position` and after, of keys from `first` on, to mass [S].
+/// Adds the probabilities of queries at `position` and after, of keys from `first` on, to mass and
+/// near [S].
 void add_mass(MatrixView<const float> probabilities, std::size_t position, std::size_t first,
-              bool causal, double* mass) {
+              bool causal, double* mass, double* near) {
+  const std::size_t last = first + probabilities.cols();
   for (std::size_t r = 0; r < probabilities.rows(); ++r) {
     const std::size_t query = position + r;
-    const std::size_t end = !causal            ? first + probabilities.cols()
-                            : query < kMassGap ? 0
-                                               : query - kMassGap + 1;
+    if (causal && query < kMassGap) continue;
     const float* row = probabilities.row(r).data();
+    const std::size_t end = causal ? std::max(first, query - kMassGap + 1) : last;
     for (std::size_t key = first; key < end; ++key) {
       mass[key] += static_cast<double>(row[key - first]);
     }
+    for (std::size_t key = end; key < (causal ? query + 1 : last); ++key) {
+      near[key] += static_cast<double>(row[key - first]);
+    }
+  }
+}
+
+void count_zeros(MatrixView<const float> probabilities, kernels::AttentionWindow window,
+                 AttentionZeros& zeros) {
+  for (std::size_t r = 0; r < probabilities.rows(); ++r) {
+    const auto [first, last] = window.seen(r, probabilities.cols());
+    const auto row = probabilities.row(r).subspan(first, last - first);
+    const auto none = static_cast<std::size_t>(std::count(row.begin(), row.end(), 0.0f));
+    zeros.visible += row.size();
+    zeros.zeros += none;
+    zeros.rows += 1;
+    zeros.empty_rows += none == row.size() ? 1 : 0;
+  }
+}
+
+float capped(float score, float cap) {
+  return cap > 0 ? cap * std::tanh(score / cap) : score;
+}
+
+/// Scores of raw products become weights, under rules that are no second pass over softmax;
+/// extra[r] is the mass on the extra key.
+void weigh_rows(const AttentionShape& shape, std::size_t head, MatrixView<const float> queries,
+                kernels::AttentionWindow window, MatrixView<float> scores, float* extra) {
+  const auto* bias = std::get_if<attention::BiasKeySoftmax>(shape.weighting);
+  for (std::size_t r = 0; r < scores.rows(); ++r) {
+    const auto row = scores.row(r);
+    const auto [first, last] = window.seen(r, row.size());
+    const auto seen = row.subspan(first, last - first);
+    for (float& score : seen) score = capped(shape.scale * score, shape.softcap);
+    float extra_score = 0;
+    if (bias != nullptr) {
+      const float* key = bias->keys.data() + head * shape.head_dim;
+      double product = 0;
+      for (std::size_t i = 0; i < shape.head_dim; ++i) {
+        product += static_cast<double>(queries(r, i)) * static_cast<double>(key[i]);
+      }
+      extra_score = capped(shape.scale * static_cast<float>(product), shape.softcap);
+    }
+    extra[r] = attention::weigh(*shape.weighting, head, extra_score, seen, kernels::exp);
+    // Masked columns are written, never read: they may hold anything.
+    std::fill(row.begin(), row.begin() + static_cast<std::ptrdiff_t>(first), 0.0f);
+    std::fill(row.begin() + static_cast<std::ptrdiff_t>(last), row.end(), 0.0f);
   }
 }
 
@@ -68,6 +115,11 @@ Status Attention::run_head(const AttentionItem& item, std::size_t head, const At
   const auto values = item.values.cols_from(kv_head * shape.head_dim, shape.head_dim);
   const auto out = item.out.cols_from(head * shape.head_dim, shape.head_dim);
   const std::size_t offset = keys.rows() - queries.rows();
+  const auto* clipped = std::get_if<attention::ClippedSoftmax>(shape.weighting);
+  const auto* bias = std::get_if<attention::BiasKeySoftmax>(shape.weighting);
+  // Plain and clipped softmax go through the fast kernel.
+  const bool through_kernel = shape.weighting == nullptr || clipped != nullptr ||
+                              std::holds_alternative<attention::Softmax>(*shape.weighting);
 
   for (std::size_t row = 0; row < queries.rows(); row += kTileRows) {
     const std::size_t rows = std::min(kTileRows, queries.rows() - row);
@@ -83,15 +135,32 @@ Status Attention::run_head(const AttentionItem& item, std::size_t head, const At
     product.b = {keys.rows_from(first, count), false};
     product.c = scores;
     QUELL_TRY(kernels::gemm_dense(product, slot.context));
-    kernels::attention_softmax(scores, shape.scale, shape.softcap,
-                               {position - first, shape.window, shape.causal});
-    if (!item.mass.empty()) {
-      add_mass(scores, position, first, shape.causal, item.mass.row(head).data());
+    const kernels::AttentionWindow window{position - first, shape.window, shape.causal};
+    std::array<float, kTileRows> extra;
+    if (through_kernel) {
+      kernels::attention_softmax(scores, shape.scale, shape.softcap, window);
+      for (std::size_t r = 0; clipped != nullptr && r < rows; ++r) {
+        attention::clip(*clipped, scores.row(r));
+      }
+    } else {
+      weigh_rows(shape, head, queries.rows_from(row, rows), window, scores, extra.data());
     }
+    if (!item.mass.empty()) {
+      add_mass(scores, position, first, shape.causal, item.mass.row(head).data(),
+               item.near.row(head).data());
+    }
+    if (!item.zeros.empty()) count_zeros(scores, window, item.zeros[head]);
     product.a = {scores, false};
     product.b = {values.rows_from(first, count), true};
     product.c = out.rows_from(row, rows);
     QUELL_TRY(kernels::gemm_dense(product, slot.context));
+    for (std::size_t r = row; bias != nullptr && r < row + rows; ++r) {
+      const float* value = bias->values.data() + head * shape.head_dim;
+      for (std::size_t i = 0; i < shape.head_dim; ++i) out(r, i) += extra[r - row] * value[i];
+    }
+    for (std::size_t r = row; !item.gates.empty() && r < row + rows; ++r) {
+      for (float& value : out.row(r)) value *= item.gates(r, head);
+    }
   }
   return ok();
 }

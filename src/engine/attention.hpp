@@ -11,10 +11,13 @@
 #include <vector>
 
 #include "engine/scratch.hpp"
+#include "quell/attention/rule.hpp"
 #include "quell/core/executor.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/view.hpp"
+#include "quell/engine/tap.hpp"
 #include "quell/kernels/context.hpp"
+#include "quell/kernels/elementwise.hpp"
 
 namespace quell::engine {
 
@@ -23,6 +26,7 @@ struct AttentionShape {
   float scale = 1, softcap = 0;
   std::size_t window = 0;  // 0: all of the past
   bool causal = true;
+  const attention::Weighting* weighting = nullptr;  // null: softmax
 };
 
 /// Queries of one sequence and everything they may look at. Query row r is at position S - T + r.
@@ -30,8 +34,10 @@ struct AttentionItem {
   MatrixView<const float> queries;       // [T, heads * head_dim]
   MatrixView<const float> keys, values;  // [S, kv_heads * head_dim], positions 0 to S - 1
   MatrixView<float> out;                 // [T, heads * head_dim]
+  MatrixView<const float> gates = {};    // [T, heads], factors of the heads' outputs; or empty
   /// [heads, S], zero: filled with the attention mass of each key (AttentionMass); or empty.
-  MatrixView<double> mass = {};
+  MatrixView<double> mass = {}, near = {};
+  std::span<AttentionZeros> zeros = {};  // [heads], counted up; or empty
 };
 
 class Attention {

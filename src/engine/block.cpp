@@ -43,6 +43,7 @@ Status show(Tap* tap, std::uint32_t layer, model::Site site, MatrixView<const fl
 Status show_mass(Tap& tap, std::uint32_t layer, const AttentionItem& item,
                  const AttentionShape& shape) {
   const std::size_t keys = item.mass.cols();
+  const std::size_t rows = !shape.causal ? keys : keys > kMassGap ? keys - kMassGap : 0;
   std::vector<std::uint32_t> queries(keys);
   for (std::size_t key = 0; key < keys; ++key) {
     std::size_t count = keys;
@@ -52,7 +53,8 @@ Status show_mass(Tap& tap, std::uint32_t layer, const AttentionItem& item,
     }
     queries[key] = static_cast<std::uint32_t>(count);
   }
-  return tap.attention(layer, {item.mass, queries, item.values, shape.head_dim});
+  return tap.attention(
+      layer, {item.mass, item.near, rows, queries, item.values, shape.head_dim, item.zeros});
 }
 
 }  // namespace
@@ -109,7 +111,23 @@ AttentionShape Engine::State::attention_shape(std::uint32_t layer) const {
   shape.softcap = config.attention_softcap;
   shape.window = config.windows.empty() ? 0 : config.windows[layer];
   shape.causal = config.causal;
+  shape.weighting = &rule(layer).weighting;
   return shape;
+}
+
+Result<MatrixView<const float>> Engine::State::gates(std::uint32_t layer,
+                                                     MatrixView<const float> x) {
+  const std::optional<attention::Gate>& gate = rule(layer).gate;
+  if (!gate) return MatrixView<const float>();
+  QUELL_TRY(factors, gate_factors.shape(x.rows(), config.heads));
+  executor.run(x.rows(), 1, [&](std::size_t begin, std::size_t end, unsigned) {
+    for (std::size_t t = begin; t < end; ++t) {
+      for (std::size_t h = 0; h < config.heads; ++h) {
+        factors(t, h) = attention::gate_factor(*gate, h, x.row(t), kernels::exp);
+      }
+    }
+  });
+  return MatrixView<const float>(factors);
 }
 
 Status Engine::State::finish_block(const BlockWeights& weights, MatrixView<const float> heads,
@@ -168,10 +186,13 @@ Status Engine::State::run_group(const BlockWeights& weights, std::span<const std
   }
   QUELL_TRY(show(tap, weights.layer, model::Site::qkv_in, input));
   QUELL_TRY(heads, project_heads(weights, input));
+  QUELL_TRY(factors, gates(weights.layer, input));
   QUELL_TRY(out, attended.shape(x.rows(), std::size_t{config.heads} * config.head_dim));
 
   const bool wants_mass = tap != nullptr && tap->wants_attention();
   std::vector<Matrix64> masses;
+  std::vector<AttentionZeros> zeros;
+  if (wants_mass && tap->wants_zeros()) zeros.resize(lengths.size() * config.heads);
   std::vector<AttentionItem> items;
   std::size_t row = 0;
   for (const std::uint32_t length : lengths) {
@@ -183,13 +204,18 @@ Status Engine::State::run_group(const BlockWeights& weights, std::span<const std
       kernels::rotate(queries, config.heads, config.head_dim, cosine, sine, context);
       kernels::rotate(keys, config.kv_heads, config.head_dim, cosine, sine, context);
     }
-    items.push_back(
-        {queries, keys, heads.values.rows_from(row, length), out.rows_from(row, length)});
+    AttentionItem item{queries, keys, heads.values.rows_from(row, length),
+                       out.rows_from(row, length)};
+    if (!factors.empty()) item.gates = factors.rows_from(row, length);
     if (wants_mass) {
-      QUELL_TRY(mass, Matrix64::zeros(config.heads, length));
+      QUELL_TRY(mass, Matrix64::zeros(2 * std::size_t{config.heads}, length));
       masses.push_back(std::move(mass));
-      items.back().mass = masses.back().view();
+      item.mass = masses.back().view().rows_from(0, config.heads);
+      item.near = masses.back().view().rows_from(config.heads, config.heads);
     }
+    if (!zeros.empty())
+      item.zeros = std::span(zeros).subspan(items.size() * config.heads, config.heads);
+    items.push_back(item);
     row += length;
   }
   const AttentionShape shape = attention_shape(weights.layer);
@@ -243,6 +269,7 @@ Status Engine::run_block(const BlockWeights& weights, Cache& cache, MatrixView<f
     input = target;
   }
   QUELL_TRY(heads, s.project_heads(weights, input));
+  QUELL_TRY(factors, s.gates(weights.layer, input));
 
   // Where angles depend on the length of the sequence, keys are kept as they come and all rotated
   // again at each step: what was rotated for a shorter sequence is wrong for a longer one.
@@ -272,7 +299,8 @@ Status Engine::run_block(const BlockWeights& weights, Cache& cache, MatrixView<f
     all_keys = copy;
   }
   QUELL_TRY(out, s.attended.shape(rows, std::size_t{config.heads} * config.head_dim));
-  const AttentionItem item{heads.queries, all_keys, values.view().rows_from(0, total), out};
+  const AttentionItem item{heads.queries, all_keys, values.view().rows_from(0, total), out,
+                           factors};
   QUELL_TRY(s.attention.run({&item, 1}, s.attention_shape(weights.layer)));
   return s.finish_block(weights, out, x, nullptr);
 }

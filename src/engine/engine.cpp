@@ -87,6 +87,20 @@ void Engine::keep_head() noexcept {
   state_->keep_head = true;
 }
 
+Status Engine::set_attention(std::vector<attention::AttentionRule> rules) {
+  const model::ModelConfig& config = state_->config;
+  if (rules.size() != 1 && rules.size() != config.layers) {
+    return Error{ErrorCode::shape, std::to_string(rules.size()) +
+                                       " attention rules, expected one, or one for each of the " +
+                                       std::to_string(config.layers) + " blocks"};
+  }
+  for (const attention::AttentionRule& rule : rules) {
+    QUELL_TRY(attention::check(rule, {config.heads, config.head_dim, config.hidden}));
+  }
+  state_->rules = std::move(rules);
+  return ok();
+}
+
 Result<Engine> Engine::create(const model::Model& model, Executor& executor,
                               EngineOptions options) {
   if (model.blocks().empty()) {

@@ -35,6 +35,8 @@ struct Engine::State {
   kernels::Context context;
   Attention attention;
   RopeTables rope;
+  std::vector<attention::AttentionRule> rules =
+      std::vector<attention::AttentionRule>(1);  // one, or one for each block
 
   NormWeights final_norm;
   Matrix positions;   // learned positions, else empty
@@ -45,7 +47,7 @@ struct Engine::State {
   std::vector<kernels::PackedWeights> head;        // slices, if kept
   bool keep_head = false;
 
-  Scratch normed, qkv, attended, mlp, branch, narrow, rotated;
+  Scratch normed, qkv, attended, mlp, branch, narrow, rotated, gate_factors;
 
   // Reading with the policy on weights that are not finite.
   Result<Matrix> tensor(const std::string& name) const;
@@ -67,7 +69,12 @@ struct Engine::State {
   };
   Result<Heads> project_heads(const BlockWeights& weights, MatrixView<const float> x);
   void normalize_heads(const Matrix& weight, std::size_t heads, MatrixView<float> x);
+  const attention::AttentionRule& rule(std::uint32_t layer) const {
+    return rules[rules.size() == 1 ? 0 : layer];
+  }
   AttentionShape attention_shape(std::uint32_t layer) const;
+  /// [T, heads] from the input of the block; empty where the rule has no gate.
+  Result<MatrixView<const float>> gates(std::uint32_t layer, MatrixView<const float> x);
   /// x += o(heads), then the MLP; `heads` is the output of attention.
   Status finish_block(const BlockWeights& weights, MatrixView<const float> heads,
                       MatrixView<float> x, Tap* tap);

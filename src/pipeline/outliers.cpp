@@ -255,6 +255,16 @@ io::Json OutlierReport::to_json(const std::function<std::string(std::int32_t)>& 
                                  {"head", mass.head}}));
   }
   json.set("first_token_mass", std::move(first));
+  io::Json head_list = io::Json::array();
+  for (const HeadActivity& head : heads) {
+    head_list.push(io::Json::object({{"layer", head.layer},
+                                     {"head", head.head},
+                                     {"idle_mass", head.idle_mass},
+                                     {"first_token_mass", head.first_token_mass},
+                                     {"first_value_ratio", head.first_value_ratio},
+                                     {"idle", head.idle}}));
+  }
+  json.set("heads", std::move(head_list));
   io::Json events = io::Json::array();
   for (const LifeCycleEvent& event : life_cycle) {
     events.push(io::Json::object({{"event", std::string(to_string(event.kind))},

@@ -11,6 +11,7 @@
 
 #include "pipeline/life_cycle.hpp"
 #include "pipeline/tensor_measure.hpp"
+#include "quell/attention/heads.hpp"
 #include "quell/calib/collect.hpp"
 #include "quell/engine/engine.hpp"
 #include "quell/pipeline/outliers.hpp"
@@ -66,8 +67,7 @@ struct Seen {
 /// Attention of one layer.
 struct LayerAttention {
   std::size_t sequences = 0;
-  std::vector<double> first_mass;  // per head: sum over queries and sequences
-  double first_queries = 0;
+  std::vector<attention::HeadMeter> heads;
   bool enough = false;                          // a sequence with kSinkQueries was among them
   std::map<std::int32_t, AttentionSink> later;  // by token: sinks that are not at position 0
 };
@@ -91,19 +91,15 @@ class OutlierTap final : public engine::Tap {
 
   Status attention(std::uint32_t layer, const engine::AttentionMass& seen) override {
     const std::size_t heads = seen.mass.rows(), sequence = attention_.sequences++;
-    attention_.first_mass.resize(heads);
+    attention_.heads.resize(heads);
     if (seen.queries[0] == 0) return ok();
     const bool enough = seen.queries[0] >= kSinkQueries;
     // Short sequences count only while there are no others.
     if (enough && !attention_.enough) {
       attention_.enough = true;
-      std::fill(attention_.first_mass.begin(), attention_.first_mass.end(), 0.0);
-      attention_.first_queries = 0;
+      attention_.heads.assign(heads, {});
     }
-    if (enough == attention_.enough) {
-      for (std::size_t h = 0; h < heads; ++h) attention_.first_mass[h] += seen.mass(h, 0);
-      attention_.first_queries += seen.queries[0];
-    }
+    if (enough == attention_.enough) add_heads(seen);
     for (std::size_t key = 1; key < seen.queries.size(); ++key) {
       if (seen.queries[key] < kSinkQueries) continue;
       double mass = 0;
@@ -198,29 +194,48 @@ class OutlierTap final : public engine::Tap {
     return nullptr;
   }
 
+  void add_heads(const engine::AttentionMass& seen) {
+    const std::size_t heads = seen.mass.rows(), kv_heads = seen.values.cols() / seen.head_dim;
+    std::vector<double> norms, mass(seen.mass.cols());
+    for (std::size_t h = 0; h < heads; ++h) {
+      // Heads that share a key head come one after the other.
+      if (h * kv_heads % heads < kv_heads) {
+        norms = attention::value_norms(seen.values, h * kv_heads / heads, seen.head_dim);
+      }
+      for (std::size_t key = 0; key < mass.size(); ++key) {
+        mass[key] = seen.mass(h, key) + seen.near(h, key);
+      }
+      attention_.heads[h].add(mass, norms, seen.rows, seen.queries[0]);
+    }
+  }
+
   void finish_attention(std::uint32_t layer) {
     FirstTokenMass first;
     first.layer = layer;
-    const double queries = attention_.first_queries;
-    if (queries > 0) {
-      for (std::size_t h = 0; h < attention_.first_mass.size(); ++h) {
-        const double mass = attention_.first_mass[h] / queries;
-        first.mean += mass / static_cast<double>(attention_.first_mass.size());
-        if (mass <= first.largest_head) continue;
-        first.largest_head = mass;
-        first.head = static_cast<std::uint32_t>(h);
+    std::vector<double> first_mass;
+    for (const attention::HeadMeter& meter : attention_.heads) {
+      const auto head = static_cast<std::uint32_t>(first_mass.size());
+      const attention::HeadActivity activity = meter.activity();
+      const double mass = activity.first_token_mass;
+      first_mass.push_back(mass);
+      first.mean += mass / static_cast<double>(attention_.heads.size());
+      if (!meter.empty()) {
+        report_.heads.push_back({layer, head, activity.idle_mass, mass, activity.first_value_ratio,
+                                 attention::is_idle(activity)});
       }
+      if (mass <= first.largest_head) continue;
+      first.largest_head = mass;
+      first.head = head;
     }
     report_.first_token_mass.push_back(first);
     // The mean over heads hides a single head, and sinks at position 0 are no false alarms.
     if (attention_.enough && first.largest_head >= kSinkMass) {
       const std::int32_t token = places_.token(0, 0);
       report_.sinks.push_back({layer, std::nullopt, 0, token, first.mean, attention_.sequences});
-      for (std::size_t h = 0; h < attention_.first_mass.size(); ++h) {
-        const double mass = attention_.first_mass[h] / queries;
-        if (mass < kSinkMass) continue;
+      for (std::size_t h = 0; h < first_mass.size(); ++h) {
+        if (first_mass[h] < kSinkMass) continue;
         report_.sinks.push_back(
-            {layer, static_cast<std::uint32_t>(h), 0, token, mass, attention_.sequences});
+            {layer, static_cast<std::uint32_t>(h), 0, token, first_mass[h], attention_.sequences});
       }
     }
     for (const auto& [token, sink] : attention_.later) report_.sinks.push_back(sink);

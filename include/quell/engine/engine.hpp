@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "quell/attention/rule.hpp"
 #include "quell/core/executor.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/tensor.hpp"
@@ -67,6 +68,10 @@ class Engine {
 
   const model::Model& model() const noexcept;
   kernels::Context& context() noexcept;
+
+  /// How attention works from now on, in place of plain softmax: one rule for all blocks, or one
+  /// for each. Errors: shape, usage (rules that do not fit the model).
+  Status set_attention(std::vector<attention::AttentionRule> rules);
 
   /// Reads and packs block `layer`; linears come from `source` where one is given.
   Result<BlockWeights> load_block(std::uint32_t layer, WeightSource* source = nullptr);

@@ -32,13 +32,28 @@ void rms_norm(MatrixView<const float> x, std::span<const float> weight, float ep
 void layer_norm(MatrixView<const float> x, std::span<const float> weight,
                 std::span<const float> bias, float eps, MatrixView<float> y, Context& context);
 
-/// Row-wise softmax of scale * scores, in place, where row r attends to columns [first(r), last(r)): columns
-/// outside become 0. An empty range gives a row of zeros. Single-threaded: callers spread heads.
+/// What the rows of a piece of attention scores see.
 struct AttentionWindow {
   std::size_t offset = 0;  // row r sits at position offset + r and sees columns <= offset + r
   std::size_t window = 0;  // 0: all of them; else only the last `window` ones
   bool causal = true;      // false: every row sees every column
+
+  struct Range {
+    std::size_t first = 0, last = 0;
+  };
+  /// The columns, of `columns`, that row r sees.
+  Range seen(std::size_t r, std::size_t columns) const noexcept {
+    Range range{0, columns};
+    if (!causal) return range;
+    const std::size_t ahead = offset + r + 1;  // columns before this one are not ahead
+    if (window != 0 && ahead > window) range.first = ahead - window;
+    if (ahead < columns) range.last = ahead;
+    if (range.first > range.last) range.first = range.last;
+    return range;
+  }
 };
+/// Row-wise softmax of scale * scores, in place, over the columns that each row sees; the others
+/// become 0. A row that sees none becomes zeros. Single-threaded: callers spread heads.
 void attention_softmax(MatrixView<float> scores, float scale, float softcap, AttentionWindow window);
 
 /// Half-split rotary embedding of `heads` vectors of `head_dim` in every row of x, in place:

@@ -100,6 +100,16 @@ struct FirstTokenMass {
   std::uint32_t head = 0;  // the one with the largest
 };
 
+/// Whether a head does nothing: attention::HeadActivity, over queries from position
+/// engine::kMassGap on (of a bidirectional model: over all).
+struct HeadActivity {
+  std::uint32_t layer = 0, head = 0;
+  double idle_mass = 0;         // attention on keys with small values
+  double first_token_mass = 0;  // attention on position 0
+  double first_value_ratio = 0;
+  bool idle = false;
+};
+
 /// How much of a block its outliers are, and how often layerwise sampling would therefore pick it:
 /// stats/layer_outliers.hpp with the threshold of OwLore.
 struct BlockOutliers {
@@ -141,8 +151,9 @@ struct OutlierReport {
   std::vector<ChannelOutlier> channels;
   std::vector<AttentionSink> sinks;
   std::vector<FirstTokenMass> first_token_mass;  // of every layer
-  std::vector<BlockOutliers> blocks;             // of every layer
-  std::vector<LifeCycleEvent> life_cycle;        // by layer; none where norms follow the sum
+  std::vector<HeadActivity> heads;    // of every layer and head; none of texts without such queries
+  std::vector<BlockOutliers> blocks;  // of every layer
+  std::vector<LifeCycleEvent> life_cycle;  // by layer; none where norms follow the sum
 
   /// `text_of` gives a token's text.
   io::Json to_json(const std::function<std::string(std::int32_t)>& text_of) const;
