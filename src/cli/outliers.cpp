@@ -40,6 +40,9 @@ class Outliers final : public Command {
     app.add_option("--group-size", group_size_, "weights of a group; -1: one group per row");
     app.add_option("--sensitivity-tokens", sensitivity_tokens_,
                    "tokens of the text that --sensitivity uses (default 4096)");
+    app.add_option("--what-if", what_if_,
+                   "what clipped softmax would do to this model: clip:ZETA,GAMMA or clip:alpha=A; "
+                   "needs text");
   }
 
   Status run() override {
@@ -54,6 +57,15 @@ class Outliers final : public Command {
                        "massive-activations"};
     }
     options.massive = *rule;
+    std::optional<pipeline::WhatIfClip> clip;
+    if (what_if_) {
+      QUELL_TRY(parsed, pipeline::WhatIfClip::parse(*what_if_));
+      if (!data_.given()) {
+        return Error{ErrorCode::usage,
+                     "--what-if " + *what_if_ + " needs text: give --calib FILE or --ids FILE"};
+      }
+      clip = parsed;
+    }
     if (limits.max_memory != 0) options.hidden_limit = limits.max_memory / 4;
     options.spill_folder = std::filesystem::temp_directory_path();
     const std::unique_ptr<Executor> executor = make_openmp_executor(limits.threads);
@@ -87,6 +99,10 @@ class Outliers final : public Command {
     if (corpus) {
       QUELL_TRY(
           pipeline::measure_activations(model, *corpus, options, found, *executor, *observer));
+      if (clip) {
+        QUELL_TRY(answer, pipeline::what_if(model, *corpus, *clip, *executor, *observer));
+        found.what_if = std::move(answer);
+      }
     }
     std::optional<pipeline::Sensitivity> sensitivity;
     if (plan) {
@@ -147,6 +163,7 @@ class Outliers final : public Command {
   bool sensitivity_ = false;
   std::optional<std::int64_t> group_size_;
   std::uint64_t sensitivity_tokens_ = pipeline::SensitivityOptions().tokens;
+  std::optional<std::string> what_if_;
   TextOptions data_;
 };
 

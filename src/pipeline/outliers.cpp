@@ -287,6 +287,7 @@ io::Json OutlierReport::to_json(const std::function<std::string(std::int32_t)>& 
                                   {"sampling_probability", block.sampling_probability}}));
   }
   json.set("layers", std::move(layers));
+  if (what_if) json.set("what_if", what_if->to_json());
   return json;
 }
 

@@ -13,6 +13,7 @@
 
 #include "quell/version.hpp"
 #include "report/svg.hpp"
+#include "report/what_if.hpp"
 
 namespace quell::report {
 namespace {
@@ -150,6 +151,38 @@ Section channels_section(const OutlierReport& report, const TextOf& text_of) {
   return section;
 }
 
+/// Heads that rest their attention on nothing, the most idle first.
+void add_idle_heads(const OutlierReport& report, Section& section) {
+  std::vector<const pipeline::HeadActivity*> order;
+  std::size_t idle = 0;
+  for (const pipeline::HeadActivity& head : report.heads) {
+    order.push_back(&head);
+    idle += head.idle ? 1 : 0;
+  }
+  if (order.empty()) return;
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto* a, const auto* b) { return a->idle_mass > b->idle_mass; });
+  section.blocks.push_back(Paragraph{fmt::format(
+      "{} of {} heads do nothing most of the time: half of their attention or more rests on keys "
+      "whose values have at most half the mean norm.",
+      idle == 0 ? std::string("None") : std::to_string(idle), order.size())});
+  Table table;
+  table.title = "Heads by attention on small values";
+  table.columns = {{"layer", true},
+                   {"head", true},
+                   {"on small values", true},
+                   {"on the first token", true},
+                   {"its value / mean", true}};
+  table.short_rows = std::min<std::size_t>(idle, 4);
+  for (const pipeline::HeadActivity* head : order) {
+    table.rows.push_back({std::to_string(head->layer), std::to_string(head->head),
+                          fmt::format("{:.1f} %", 100 * head->idle_mass),
+                          fmt::format("{:.1f} %", 100 * head->first_token_mass),
+                          number(head->first_value_ratio)});
+  }
+  section.blocks.push_back(std::move(table));
+}
+
 Section attention_section(const OutlierReport& report, const TextOf& text_of) {
   Section section{"Attention sinks", {}};
   Table table;
@@ -185,6 +218,7 @@ Section attention_section(const OutlierReport& report, const TextOf& text_of) {
   }
   plot.places = layer_names(report.first_token_mass.size());
   section.blocks.push_back(std::move(plot));
+  add_idle_heads(report, section);
   return section;
 }
 
@@ -365,6 +399,7 @@ Document outlier_document(const std::string& name, const model::Model& model,
   if (!report.first_token_mass.empty()) {
     document.sections.push_back(attention_section(report, text_of));
   }
+  if (report.what_if) document.sections.push_back(what_if_section(*report.what_if));
   if (!report.activations.empty()) document.sections.push_back(activations_section(report));
   document.sections.push_back(weights_section(model, report));
   if (!report.blocks.empty()) document.sections.push_back(blocks_section(report));

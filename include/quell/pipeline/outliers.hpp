@@ -19,6 +19,7 @@
 #include "quell/io/json.hpp"
 #include "quell/model/model.hpp"
 #include "quell/pipeline/observer.hpp"
+#include "quell/pipeline/what_if.hpp"
 #include "quell/stats/outliers.hpp"
 #include "quell/stats/systematic.hpp"
 
@@ -154,6 +155,7 @@ struct OutlierReport {
   std::vector<HeadActivity> heads;    // of every layer and head; none of texts without such queries
   std::vector<BlockOutliers> blocks;  // of every layer
   std::vector<LifeCycleEvent> life_cycle;  // by layer; none where norms follow the sum
+  std::optional<WhatIf> what_if;           // where one was asked for
 
   /// `text_of` gives a token's text.
   io::Json to_json(const std::function<std::string(std::int32_t)>& text_of) const;
