@@ -163,9 +163,9 @@ void add_idle_heads(const OutlierReport& report, Section& section) {
   std::stable_sort(order.begin(), order.end(),
                    [](const auto* a, const auto* b) { return a->idle_mass > b->idle_mass; });
   section.blocks.push_back(Paragraph{fmt::format(
-      "{} of {} heads do nothing most of the time: half of their attention or more rests on keys "
-      "whose values have at most half the mean norm.",
-      idle == 0 ? std::string("None") : std::to_string(idle), order.size())});
+      "Heads that do nothing most of the time, since half of their attention or more rests on keys "
+      "whose values have at most half the mean norm: {} of {}.",
+      idle == 0 ? std::string("none") : std::to_string(idle), order.size())});
   Table table;
   table.title = "Heads by attention on small values";
   table.columns = {{"layer", true},

@@ -144,15 +144,15 @@ TEST(WhatIf, OnlyProbabilitiesOfOneSurviveAnExtremeClip) {
 }
 
 TEST(WhatIf, TakesWholeSequencesUpToItsLimit) {
-  Demonstration demonstration(512, 0);
+  Demonstration demonstration(256, 0);
   auto& corpus = demonstration.corpus;
   ASSERT_GT(corpus.ids.size(), 6000u);
-  corpus.lengths[1] = 511;  // seven sequences and a half would fit
-  corpus.ids.erase(corpus.ids.begin() + 512);
+  corpus.lengths[1] = 255;  // one token of the 17th sequence would fit
+  corpus.ids.erase(corpus.ids.begin() + 256);
   const WhatIf answer = demonstration.ask("clip:alpha=2");
-  EXPECT_EQ(answer.sequences, 8u);
-  EXPECT_EQ(answer.tokens, 8u * 512 - 1);
-  EXPECT_EQ(answer.length, 512u);
+  EXPECT_EQ(answer.sequences, 16u);
+  EXPECT_EQ(answer.tokens, 16u * 256 - 1);
+  EXPECT_EQ(answer.length, 256u);
 }
 
 TEST(WhatIf, AnswersTheSameOnAnyNumberOfThreads) {

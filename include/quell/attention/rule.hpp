@@ -209,6 +209,7 @@ inline float softmax(std::span<float> row, const float* extra, bool rescales, Ex
 inline void sigmoids(std::span<float> row, std::uint32_t length, ExpFunction exp) {
   std::size_t visible = 0;
   for (const float score : row) visible += std::isinf(score) && score < 0 ? 0 : 1;
+  if (visible == 0) visible = 1;  // all masked: any number will do but 0
   const auto n = static_cast<float>(length != 0 ? length : visible);
   std::array<float, 64> e;
   for (std::size_t first = 0; first < row.size(); first += e.size()) {
