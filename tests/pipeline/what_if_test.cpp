@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <string>
 
+#include "quell/pipeline/outliers.hpp"
 #include "quell/tokenizer/tokenizer.hpp"
 #include "support/shared.hpp"
 
@@ -141,6 +142,65 @@ TEST(WhatIf, OnlyProbabilitiesOfOneSurviveAnExtremeClip) {
   // The massive activation sits at position 0, which attends to itself alone and so stays.
   EXPECT_NEAR(answer.layers[1].down_in_after, answer.layers[1].down_in_before, 0.1f);
   EXPECT_GT(answer.layers[1].down_in_before, 150.0f);
+}
+
+/// 128 ids by formula after the model's <|bos|>.
+calib::Corpus formula_corpus() {
+  calib::Corpus corpus;
+  for (std::int32_t i = 0; i < 128; ++i) {
+    corpus.ids.push_back(i == 0 ? 0 : (37 * i * i + 11 * i) % 4096);
+  }
+  corpus.lengths = {128};
+  return corpus;
+}
+
+// Numbers of the same questions asked of transformers 5 (Llama in float32 with eager attention, its
+// softmax replaced by the clipped one, KL in double).
+TEST(WhatIf, EqualsAnotherImplementation) {
+  Demonstration demonstration(64, 128);
+  demonstration.corpus = formula_corpus();
+  const WhatIf answer = demonstration.ask("clip:alpha=2");
+  constexpr double kZeros[] = {0.77065164, 0.80402130, 0.86755091, 0.88381177,
+                               0.86231226, 0.86791426, 0.81867731, 0.86861068};
+  constexpr double kResidual[] = {128.23912, 240.81598, 264.65549, 282.76608,
+                                  286.95157, 289.70283, 311.95062, 312.98257};
+  ASSERT_EQ(answer.layers.size(), 8u);
+  for (std::size_t l = 0; l < 8; ++l) {
+    // Of 4 x 8256 pairs a few may lie so close to the threshold that rounding decides.
+    EXPECT_NEAR(answer.layers[l].zeros_after, kZeros[l], 2e-4) << l;
+    EXPECT_NEAR(static_cast<double>(answer.layers[l].residual_after), kResidual[l], 0.01) << l;
+  }
+  EXPECT_NEAR(answer.layers[0].empty_rows, 6.0 / 512, 1.5 / 512);
+  EXPECT_NEAR(answer.predictions->kl_mean, 0.33618866, 3e-4);
+  EXPECT_NEAR(answer.predictions->kl_max, 5.064322, 5e-3);
+}
+
+TEST(HeadActivity, EqualsAnotherImplementation) {
+  Demonstration demonstration(64, 128);
+  SerialExecutor serial;
+  Silent observer;
+  OutlierReport report;
+  const auto done =
+      measure_activations(demonstration.model, formula_corpus(), {}, report, serial, observer);
+  ASSERT_TRUE(done.has_value()) << done.error().message;
+  ASSERT_EQ(report.heads.size(), 32u);
+  const auto expect_head = [&](std::size_t layer, std::size_t head, double idle, double first,
+                               double ratio) {
+    const HeadActivity& found = report.heads[4 * layer + head];
+    EXPECT_EQ(found.layer, layer);
+    EXPECT_EQ(found.head, head);
+    EXPECT_NEAR(found.idle_mass, idle, 1e-5);
+    EXPECT_NEAR(found.first_token_mass, first, 1e-5);
+    EXPECT_NEAR(found.first_value_ratio, ratio, 1e-5);
+    EXPECT_EQ(found.idle, idle >= 0.5);
+  };
+  expect_head(1, 2, 0.13355410, 0.13355410, 0.22266838);
+  expect_head(5, 1, 0.05437774, 0.04769067, 0.37773783);
+  expect_head(5, 3, 0.00906447, 0.00628230, 0.61919344);
+  expect_head(7, 0, 0.60734223, 0.60734223, 0.30131994);
+  expect_head(7, 1, 0.00018491, 0.00018491, 0.30131994);
+  expect_head(7, 2, 0.47134729, 0.45235227, 0.18542591);
+  expect_head(7, 3, 0.72218768, 0.70561338, 0.18542591);
 }
 
 TEST(WhatIf, TakesWholeSequencesUpToItsLimit) {
