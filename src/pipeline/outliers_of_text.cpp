@@ -12,6 +12,7 @@
 #include "pipeline/life_cycle.hpp"
 #include "pipeline/tensor_measure.hpp"
 #include "quell/attention/heads.hpp"
+#include "quell/attention/sinks.hpp"
 #include "quell/calib/collect.hpp"
 #include "quell/engine/engine.hpp"
 #include "quell/pipeline/outliers.hpp"
@@ -20,9 +21,7 @@
 namespace quell::pipeline {
 namespace {
 
-constexpr double kSinkMass = 0.1;
-// Keys with fewer later queries get much attention for want of others.
-constexpr std::uint32_t kSinkQueries = 64;
+constexpr attention::SinkRule kSink;
 // A neuron of an MLP leads its layer if its maximum is this many times the median neuron's. Seen on
 // five small models: 10 to 65 where a massive activation begins, below 10 elsewhere.
 constexpr double kNeuronRatio = 10;
@@ -68,7 +67,7 @@ struct Seen {
 struct LayerAttention {
   std::size_t sequences = 0;
   std::vector<attention::HeadMeter> heads;
-  bool enough = false;                          // a sequence with kSinkQueries was among them
+  bool enough = false;                          // a sequence with kSink.queries was among them
   std::map<std::int32_t, AttentionSink> later;  // by token: sinks that are not at position 0
 };
 
@@ -93,19 +92,15 @@ class OutlierTap final : public engine::Tap {
     const std::size_t heads = seen.mass.rows(), sequence = attention_.sequences++;
     attention_.heads.resize(heads);
     if (seen.queries[0] == 0) return ok();
-    const bool enough = seen.queries[0] >= kSinkQueries;
+    const bool enough = seen.queries[0] >= kSink.queries;
     // Short sequences count only while there are no others.
     if (enough && !attention_.enough) {
       attention_.enough = true;
       attention_.heads.assign(heads, {});
     }
     if (enough == attention_.enough) add_heads(seen);
-    for (std::size_t key = 1; key < seen.queries.size(); ++key) {
-      if (seen.queries[key] < kSinkQueries) continue;
-      double mass = 0;
-      for (std::size_t h = 0; h < heads; ++h) mass += seen.mass(h, key);
-      mass /= static_cast<double>(heads) * seen.queries[key];
-      if (mass < kSinkMass) continue;
+    for (const auto& [key, mass] : attention::find_sinks(seen.mass, seen.queries, kSink)) {
+      if (key == 0) continue;  // told from all sequences together
       const std::int32_t token = places_.token(sequence, key);
       AttentionSink& sink = attention_.later[token];
       if (mass > sink.mass) sink = {layer, std::nullopt, key, token, mass, sink.sequences};
@@ -229,11 +224,11 @@ class OutlierTap final : public engine::Tap {
     }
     report_.first_token_mass.push_back(first);
     // The mean over heads hides a single head, and sinks at position 0 are no false alarms.
-    if (attention_.enough && first.largest_head >= kSinkMass) {
+    if (attention_.enough && first.largest_head >= kSink.mass) {
       const std::int32_t token = places_.token(0, 0);
       report_.sinks.push_back({layer, std::nullopt, 0, token, first.mean, attention_.sequences});
       for (std::size_t h = 0; h < first_mass.size(); ++h) {
-        if (first_mass[h] < kSinkMass) continue;
+        if (first_mass[h] < kSink.mass) continue;
         report_.sinks.push_back(
             {layer, static_cast<std::uint32_t>(h), 0, token, first_mass[h], attention_.sequences});
       }

@@ -194,13 +194,13 @@ TEST(HeadActivity, EqualsAnotherImplementation) {
     EXPECT_NEAR(found.first_value_ratio, ratio, 1e-5);
     EXPECT_EQ(found.idle, idle >= 0.5);
   };
-  expect_head(1, 2, 0.13355410, 0.13355410, 0.22266838);
-  expect_head(5, 1, 0.05437774, 0.04769067, 0.37773783);
-  expect_head(5, 3, 0.00906447, 0.00628230, 0.61919344);
-  expect_head(7, 0, 0.60734223, 0.60734223, 0.30131994);
-  expect_head(7, 1, 0.00018491, 0.00018491, 0.30131994);
-  expect_head(7, 2, 0.47134729, 0.45235227, 0.18542591);
-  expect_head(7, 3, 0.72218768, 0.70561338, 0.18542591);
+  expect_head(1, 2, 0.13355410, 0.13355410, 0.22438016);
+  expect_head(5, 1, 0.05437774, 0.04769067, 0.38403355);
+  expect_head(5, 3, 0.00906447, 0.00628230, 0.61910880);
+  expect_head(7, 0, 0.60734223, 0.60734223, 0.29446545);
+  expect_head(7, 1, 0.00018491, 0.00018491, 0.29446545);
+  expect_head(7, 2, 0.47134729, 0.45235227, 0.17725325);
+  expect_head(7, 3, 0.72218768, 0.70561338, 0.17725325);
 }
 
 TEST(WhatIf, TakesWholeSequencesUpToItsLimit) {
