@@ -140,7 +140,8 @@ Status Attention::run_head(const AttentionItem& item, std::size_t head, const At
     if (through_kernel) {
       kernels::attention_softmax(scores, shape.scale, shape.softcap, window);
       for (std::size_t r = 0; clipped != nullptr && r < rows; ++r) {
-        attention::clip(*clipped, scores.row(r));
+        const auto [from, to] = window.seen(r, count);
+        attention::clip(*clipped, scores.row(r).subspan(from, to - from));
       }
     } else {
       weigh_rows(shape, head, queries.rows_from(row, rows), window, scores, extra.data());
