@@ -227,6 +227,53 @@ TEST_P(EveryKind, ThreadsAndInstructionSetsGiveTheSameBits) {
   }
 }
 
+/// What the first block reads, and what its attention gives.
+class FirstBlock final : public engine::Tap {
+ public:
+  Status input(std::uint32_t layer, model::Site site, MatrixView<const float> x) override {
+    if (layer != 0) return ok();
+    std::vector<float>& to = site == model::Site::qkv_in ? read : attended;
+    if (site != model::Site::qkv_in && site != model::Site::o_in) return ok();
+    for (std::size_t t = 0; t < x.rows(); ++t) {
+      to.insert(to.end(), x.row(t).begin(), x.row(t).end());
+    }
+    return ok();
+  }
+  std::vector<float> read, attended;
+};
+
+TEST_P(EveryKind, GatesMultiplyHeadsByWhatTheBlockReads) {
+  SerialExecutor serial;
+  Opened opened(GetParam(), serial);
+  const std::size_t heads = opened.model->config().heads;
+  const std::size_t hidden = opened.model->config().hidden;
+  const std::size_t head_dim = opened.model->config().head_dim;
+  for (const auto& [name, rule] : opened.rules()) {
+    if (name != "gate" && name != "gated bias") continue;
+    const std::uint32_t length = 17;
+    FirstBlock plain, gated;
+    for (FirstBlock* tap : {&plain, &gated}) {
+      AttentionRule each = rule;
+      if (tap == &plain) each.gate.reset();
+      ASSERT_TRUE(opened.engine->set_attention({each}).has_value());
+      ASSERT_TRUE(engine::hidden_states(*opened.engine, std::span(opened.ids).first(length),
+                                        {&length, 1}, nullptr, tap)
+                      .has_value());
+    }
+    ASSERT_EQ(gated.attended.size(), length * heads * head_dim);
+    for (std::size_t t = 0; t < length; ++t) {
+      const auto x = std::span<const float>(plain.read).subspan(t * hidden, hidden);
+      for (std::size_t h = 0; h < heads; ++h) {
+        const float factor = attention::gate_factor(*rule.gate, h, x, kernels::exp);
+        for (std::size_t i = 0; i < head_dim; ++i) {
+          const std::size_t at = (t * heads + h) * head_dim + i;
+          ASSERT_EQ(gated.attended[at], plain.attended[at] * factor) << name << ", token " << t;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(EveryDecoder, CacheEqualsTheWholePass) {
   SerialExecutor serial;
   Opened opened(GetParam(), serial);
