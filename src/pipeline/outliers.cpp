@@ -44,6 +44,12 @@ double largest_ratio(std::span<const kernels::PowerSums> lines) {
   return largest;
 }
 
+std::size_t zero_lines(std::span<const kernels::PowerSums> lines) {
+  return static_cast<std::size_t>(std::count_if(
+      lines.begin(), lines.end(),
+      [](const kernels::PowerSums& line) { return line.max_abs == 0 && line.nonfinite == 0; }));
+}
+
 /// Of any matrix.
 TensorOutliers measure(MatrixView<const float> x, Executor& executor) {
   kernels::Context context(executor);
@@ -55,15 +61,26 @@ TensorOutliers measure(MatrixView<const float> x, Executor& executor) {
   kernels::row_sums(x, lines, context);
   kernels::PowerSums sums;
   for (std::size_t r = 0; r < x.rows(); ++r) sums.merge(lines[r], r * x.cols());
+  outliers.zero_rows = zero_lines(lines);
   outliers.row_ratio = largest_ratio(lines);
   lines.resize(x.cols());
   kernels::column_sums(x, lines, context);
   outliers.column_ratio = largest_ratio(lines);
-  std::vector<double> maxima;
+  outliers.zero_columns = zero_lines(lines);
   for (const kernels::PowerSums& column : lines) {
-    maxima.push_back(static_cast<double>(column.max_abs));
+    outliers.channel_max.push_back(static_cast<double>(column.max_abs));
   }
-  outliers.channel_ratio = channel_ratio(maxima);
+  outliers.channel_ratio = channel_ratio(outliers.channel_max);
+  stats::QuantileSketch sketch;
+  for (std::size_t r = 0; r < x.rows(); ++r) {
+    sketch.add(x.row(r));
+    for (const float value : x.row(r)) {
+      const float magnitude = std::fabs(value);
+      outliers.fp16_overflow += magnitude > 65504.0F && std::isfinite(value);
+      outliers.fp16_subnormal += magnitude > 0 && magnitude < 0x1p-14F;
+    }
+  }
+  outliers.histogram = stats::LogHistogram(sketch);
   outliers.excess_kurtosis = excess_kurtosis(sums);
   outliers.absmax = sums.max_abs;
   outliers.mean_abs = sums.count == 0 ? 0 : sums.sum_abs / static_cast<double>(sums.count);
@@ -150,6 +167,10 @@ io::Json TensorOutliers::to_json() const {
     json.set("row_ratio", row_ratio);
     json.set("column_ratio", column_ratio);
     json.set("stands_out", stands_out);
+    json.set("fp16_overflow", fp16_overflow);
+    json.set("fp16_subnormal", fp16_subnormal);
+    json.set("zero_rows", static_cast<std::uint64_t>(zero_rows));
+    json.set("zero_columns", static_cast<std::uint64_t>(zero_columns));
     json.set("marked", marked_json(marked));
   } else {
     json.set("first_token_absmax", static_cast<double>(first_token_absmax));

@@ -27,6 +27,10 @@ std::uint32_t magnitude_bits(float value) {
   return std::bit_cast<std::uint32_t>(value) & 0x7FFFFFFFU;
 }
 
+float bucket_edge(std::size_t bucket) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bucket << kDropped));
+}
+
 /// Magnitudes and massive values of one sequence.
 struct SequenceMeasure {
   float first_absmax = 0, rest_absmax = 0;
@@ -163,6 +167,10 @@ TensorOutliers TensorMeasure::finish() const {
   result.channel_ratio = channel_ratio(result.channel_max);
   if (all.count == 0) return result;
   result.mean_abs = all.sum_abs / static_cast<double>(all.count);
+  // The first of a bucket stands for all: the bins of the sketch end where buckets do.
+  stats::QuantileSketch sketch;
+  for (std::size_t i = 0; i < kBuckets; ++i) sketch.add(bucket_edge(i), counts_[i]);
+  result.histogram = stats::LogHistogram(sketch);
   // Element floor(n / 2), placed in its bucket by its rank there.
   std::uint64_t before = 0;
   for (std::size_t i = 0; i < kBuckets; ++i) {
@@ -171,10 +179,7 @@ TensorOutliers TensorMeasure::finish() const {
       before += counts_[i];
       continue;
     }
-    const auto edge = [](std::size_t bucket) {
-      return static_cast<double>(
-          std::bit_cast<float>(static_cast<std::uint32_t>(bucket << kDropped)));
-    };
+    const auto edge = [](std::size_t bucket) { return static_cast<double>(bucket_edge(bucket)); };
     const double share =
         (static_cast<double>(wanted - before) + 0.5) / static_cast<double>(counts_[i]);
     result.median_abs = edge(i) + (edge(i + 1) - edge(i)) * share;

@@ -20,6 +20,7 @@
 #include "quell/model/model.hpp"
 #include "quell/pipeline/observer.hpp"
 #include "quell/pipeline/what_if.hpp"
+#include "quell/stats/histogram.hpp"
 #include "quell/stats/outliers.hpp"
 #include "quell/stats/systematic.hpp"
 
@@ -40,12 +41,17 @@ struct TensorOutliers {
   std::size_t argmax_row = 0, argmax_col = 0;  // of max |x|; the row is counted over all sequences
   std::uint64_t nonfinite = 0;                 // elements left out of everything above
   float first_token_absmax = 0, rest_absmax = 0;  // activations: at position 0, and elsewhere
-  std::vector<double> channel_max;                // activations: max |x| of each column,
-  std::vector<std::uint64_t> channel_argmax;      // and the first row that has it
+  std::vector<double> channel_max;                // max |x| of each column,
+  std::vector<std::uint64_t> channel_argmax;      // activations: and the first row that has it
+  stats::LogHistogram histogram;                  // of |x|
   // Weights: largest max |w| / mean |w| of a row (output channel) and of a column (neuron), and
   // what does not belong to the rest of the matrix.
   double row_ratio = 0, column_ratio = 0;
   stats::MatrixOutliers marked;
+  // Weights, finite ones: what half precision cannot hold (|w| > 65504, and 0 < |w| < 2^-14), and
+  // lines of nothing but zeros.
+  std::uint64_t fp16_overflow = 0, fp16_subnormal = 0;
+  std::size_t zero_rows = 0, zero_columns = 0;
   /// The larger of both ratios is more than 4 times the median of all modules.
   bool stands_out = false;
 

@@ -43,6 +43,8 @@ class QuantileSketch {
   /// One more value, of which only |x| matters. NaN and infinities are counted apart.
   void add(float x) { add(std::span<const float>(&x, 1)); }
   void add(std::span<const float> values);
+  /// One value that occurs `times` times.
+  void add(float x, std::uint64_t times);
   /// The union of two sets that have no element in common.
   void merge(const QuantileSketch& other);
 
@@ -119,6 +121,22 @@ inline void QuantileSketch::add(std::span<const float> values) {
     count_ += chunk.size();
     for (const float x : chunk) ++counts_[bin_of(magnitude_bits(x)) - first_bin_];
   }
+}
+
+inline void QuantileSketch::add(float x, std::uint64_t times) {
+  if (times == 0) return;
+  const std::uint32_t bits = magnitude_bits(x);
+  if (bits >= kInfinity) {
+    nonfinite_ += times;
+    return;
+  }
+  count_ += times;
+  if (bits == 0) {
+    zeros_ += times;
+    return;
+  }
+  reach(bits, bits);
+  counts_[bin_of(bits) - first_bin_] += times;
 }
 
 inline std::pair<std::uint32_t, std::uint32_t> QuantileSketch::range_of(
