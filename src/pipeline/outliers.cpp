@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Outliers of weights, and of any matrix. Medians are exact here, by selection; those of
-// activations (outliers_of_text.cpp) are counted.
+// The list of weights and what the report says in JSON. How a weight is measured is in
+// weight_measure.cpp, activations are in outliers_of_text.cpp.
 
 #include "quell/pipeline/outliers.hpp"
 
 #include <algorithm>
 #include <cmath>
 
+#include "pipeline/stored_rows.hpp"
 #include "pipeline/tensor_measure.hpp"
-#include "quell/kernels/tensor_stats.hpp"
+#include "pipeline/weight_measure.hpp"
 
 namespace quell::pipeline {
 namespace {
@@ -17,80 +18,6 @@ namespace {
 // How far above the median of all modules a module's ratio must be to stand out: the relative flag
 // of systematic weight outliers, whose absolute rule misses all but the largest.
 constexpr double kStandsOut = 4;
-
-// Element floor(n / 2) of the magnitudes, the finite ones.
-double median_magnitude(MatrixView<const float> x) {
-  std::vector<float> magnitudes;
-  magnitudes.reserve(x.size());
-  for (std::size_t r = 0; r < x.rows(); ++r) {
-    for (const float value : x.row(r)) {
-      if (std::isfinite(value)) magnitudes.push_back(std::abs(value));
-    }
-  }
-  if (magnitudes.empty()) return 0;
-  const auto middle = magnitudes.begin() + static_cast<std::ptrdiff_t>(magnitudes.size() / 2);
-  std::nth_element(magnitudes.begin(), middle, magnitudes.end());
-  return static_cast<double>(*middle);
-}
-
-/// Largest max |x| / mean |x| of a line.
-double largest_ratio(std::span<const kernels::PowerSums> lines) {
-  double largest = 0;
-  for (const kernels::PowerSums& line : lines) {
-    if (line.sum_abs <= 0) continue;
-    const double mean = line.sum_abs / static_cast<double>(line.count);
-    largest = std::max(largest, static_cast<double>(line.max_abs) / mean);
-  }
-  return largest;
-}
-
-std::size_t zero_lines(std::span<const kernels::PowerSums> lines) {
-  return static_cast<std::size_t>(std::count_if(
-      lines.begin(), lines.end(),
-      [](const kernels::PowerSums& line) { return line.max_abs == 0 && line.nonfinite == 0; }));
-}
-
-/// Of any matrix.
-TensorOutliers measure(MatrixView<const float> x, Executor& executor) {
-  kernels::Context context(executor);
-  TensorOutliers outliers;
-  outliers.rows = x.rows();
-  outliers.cols = x.cols();
-  if (x.empty()) return outliers;
-  std::vector<kernels::PowerSums> lines(x.rows());
-  kernels::row_sums(x, lines, context);
-  kernels::PowerSums sums;
-  for (std::size_t r = 0; r < x.rows(); ++r) sums.merge(lines[r], r * x.cols());
-  outliers.zero_rows = zero_lines(lines);
-  outliers.row_ratio = largest_ratio(lines);
-  lines.resize(x.cols());
-  kernels::column_sums(x, lines, context);
-  outliers.column_ratio = largest_ratio(lines);
-  outliers.zero_columns = zero_lines(lines);
-  for (const kernels::PowerSums& column : lines) {
-    outliers.channel_max.push_back(static_cast<double>(column.max_abs));
-  }
-  outliers.channel_ratio = channel_ratio(outliers.channel_max);
-  stats::QuantileSketch sketch;
-  for (std::size_t r = 0; r < x.rows(); ++r) {
-    sketch.add(x.row(r));
-    for (const float value : x.row(r)) {
-      const float magnitude = std::fabs(value);
-      outliers.fp16_overflow += magnitude > 65504.0F && std::isfinite(value);
-      outliers.fp16_subnormal += magnitude > 0 && magnitude < 0x1p-14F;
-    }
-  }
-  outliers.histogram = stats::LogHistogram(sketch);
-  outliers.excess_kurtosis = excess_kurtosis(sums);
-  outliers.absmax = sums.max_abs;
-  outliers.mean_abs = sums.count == 0 ? 0 : sums.sum_abs / static_cast<double>(sums.count);
-  outliers.median_abs = median_magnitude(x);
-  outliers.nonfinite = sums.nonfinite;
-  outliers.argmax_row = static_cast<std::size_t>(sums.argmax_abs / x.cols());
-  outliers.argmax_col = static_cast<std::size_t>(sums.argmax_abs % x.cols());
-  outliers.marked = stats::find_outliers(x, {}, executor);
-  return outliers;
-}
 
 void mark_those_that_stand_out(std::vector<TensorOutliers>& weights) {
   std::vector<double> ratios;
@@ -184,8 +111,8 @@ Result<std::vector<TensorOutliers>> measure_weights(const model::Model& model, E
   std::vector<TensorOutliers> result;
   const auto add = [&](const model::Linear& linear) -> Status {
     if (observer.stop_requested()) return Error{ErrorCode::interrupted, "stopped"};
-    QUELL_TRY(weight, model.weight(linear, executor, true));
-    TensorOutliers outliers = measure(weight.view(), executor);
+    QUELL_TRY(stored, stored_rows(model, linear));
+    QUELL_TRY(outliers, measure_weight(stored, executor));
     outliers.name = linear.name;
     result.push_back(std::move(outliers));
     return ok();

@@ -5,7 +5,9 @@
 // 4,096 elements, 16 lanes each, merged in index order: the same bits for any number of threads and
 // on any instruction set.
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "quell/core/result.hpp"
@@ -14,9 +16,10 @@
 
 namespace quell::kernels {
 
-/// Plain power sums of a set of values. Non-finite values are counted and left out of everything else.
+/// Plain power sums of a set of values. Non-finite values are counted and left out of everything
+/// else.
 struct PowerSums {
-  std::uint64_t count = 0;      // finite values
+  std::uint64_t count = 0;  // finite values
   std::uint64_t nonfinite = 0;
   double sum = 0, sum2 = 0, sum3 = 0, sum4 = 0;  // of x, x^2, x^3, x^4
   double sum_abs = 0;
@@ -25,6 +28,7 @@ struct PowerSums {
 
   /// More values, which follow these; `first` is the index of their start.
   void merge(const PowerSums& later, std::uint64_t first) noexcept {
+    const bool none = count == 0 && later.count > 0;
     count += later.count;
     nonfinite += later.nonfinite;
     sum += later.sum;
@@ -32,11 +36,49 @@ struct PowerSums {
     sum3 += later.sum3;
     sum4 += later.sum4;
     sum_abs += later.sum_abs;
-    if (later.max_abs > max_abs) {  // strictly: the first of equals stays
+    if (later.max_abs > max_abs || none) {  // strictly: the first of equals stays
       max_abs = later.max_abs;
       argmax_abs = first + later.argmax_abs;
     }
   }
+};
+
+/// Sums along both directions of rows that come in bands, in one pass: of each row, and of each
+/// column over up to kRows rows. Blocks of kRows rows are summed apart, each by one thread, and
+/// merged in order, so that the bits depend neither on bands nor on threads. Third and fourth
+/// powers are added fused: the last bits are not those of row_sums and column_sums.
+class LineSums {
+ public:
+  static constexpr std::size_t kRows = 256;
+  /// Of rows, all of PowerSums or only count, nonfinite, sum_abs and max_abs: half of the work.
+  enum class Rows : std::uint8_t { magnitudes, powers };
+
+  explicit LineSums(std::size_t cols, Rows detail = Rows::powers);
+  LineSums(LineSums&&) noexcept;
+  LineSums& operator=(LineSums&&) noexcept;
+  ~LineSums();
+
+  std::size_t cols() const noexcept { return cols_; }
+  std::size_t rows() const noexcept { return rows_; }   // added since the start
+  static std::size_t bytes(std::size_t cols) noexcept;  // of memory
+
+  /// The next rows; `sums` has one element for each. All rows together are at most kRows.
+  void add(MatrixView<const float> x, std::span<PowerSums> sums);
+  void add(MatrixView<const std::uint16_t> bf16, std::span<PowerSums> sums);
+  /// Merges the sums of columns [first_col, first_col + columns.size()) into `columns`, which hold
+  /// the `first_row` rows before; argmax_abs is the row.
+  void merge_into(std::span<PowerSums> columns, std::size_t first_col,
+                  std::uint64_t first_row) const noexcept;
+  /// Back to the start.
+  void clear() noexcept;
+
+ private:
+  struct State;
+  template <typename T>
+  void add_rows(MatrixView<const T> x, std::span<PowerSums> sums);
+  std::size_t cols_ = 0, rows_ = 0;
+  Rows detail_;
+  std::unique_ptr<State> state_;
 };
 
 /// Over all elements of a matrix.

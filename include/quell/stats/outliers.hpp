@@ -32,6 +32,7 @@
 #include "quell/core/view.hpp"
 #include "quell/stats/channels.hpp"
 #include "quell/stats/magnitude.hpp"
+#include "quell/stats/outlier_scan.hpp"
 
 namespace quell::stats {
 
@@ -39,11 +40,6 @@ struct OutlierRule {
   double line_ratio = 4;
   double gap = 5;
   std::size_t most_elements = 64;  // more than this many large values are a tail, not outliers
-};
-
-struct OutlierElement {
-  std::size_t row = 0, col = 0;
-  float value = 0;
 };
 
 struct OutlierLine {
@@ -62,6 +58,14 @@ struct MatrixOutliers {
 
 /// Lines shorter than this are not judged.
 inline constexpr std::size_t kShortestLine = 16;
+
+/// The lines whose median is more than `ratio` times the median of all; NaN: a line without values.
+inline std::vector<OutlierLine> outlier_lines(const std::vector<double>& medians, double ratio);
+
+/// Adds elements and gap to `found`: `top` are the rule.most_elements + 1 largest elements on no
+/// outlier line, the largest first, of a matrix of `size` elements.
+inline void outlier_elements(std::vector<OutlierElement> top, std::size_t size,
+                             const OutlierRule& rule, MatrixOutliers& found);
 
 /// Values that are not finite are left out. The same result for any number of threads.
 inline MatrixOutliers find_outliers(MatrixView<const float> x, const OutlierRule& rule,
@@ -100,11 +104,10 @@ inline std::vector<double> line_medians(MatrixView<const float> x, Lines lines,
   return medians;
 }
 
-inline std::vector<OutlierLine> outlier_lines(MatrixView<const float> x, Lines lines, double ratio,
-                                              Executor& executor) {
+}  // namespace detail
+
+inline std::vector<OutlierLine> outlier_lines(const std::vector<double>& medians, double ratio) {
   std::vector<OutlierLine> found;
-  if ((lines == Lines::rows ? x.cols() : x.rows()) < kShortestLine) return found;
-  const std::vector<double> medians = line_medians(x, lines, executor);
   std::vector<double> known;
   std::copy_if(medians.begin(), medians.end(), std::back_inserter(known),
                [](double value) { return !std::isnan(value); });
@@ -117,53 +120,11 @@ inline std::vector<OutlierLine> outlier_lines(MatrixView<const float> x, Lines l
   return found;
 }
 
-}  // namespace detail
-
-inline MatrixOutliers find_outliers(MatrixView<const float> x, const OutlierRule& rule,
-                                    Executor& executor) {
-  MatrixOutliers found;
-  if (x.empty()) return found;
-  found.rows = detail::outlier_lines(x, Lines::rows, rule.line_ratio, executor);
-  found.columns = detail::outlier_lines(x, Lines::columns, rule.line_ratio, executor);
-  std::vector<char> skip_row(x.rows()), skip_col(x.cols());
-  for (const OutlierLine& line : found.rows) skip_row[line.index] = 1;
-  for (const OutlierLine& line : found.columns) skip_col[line.index] = 1;
-
-  // The largest of each part, then of all: ties keep the order of places, so parts do not show.
-  const auto before = [](const OutlierElement& a, const OutlierElement& b) {
-    const float x_a = std::fabs(a.value), x_b = std::fabs(b.value);
-    if (x_a != x_b) return x_a > x_b;
-    return a.row != b.row ? a.row < b.row : a.col < b.col;
-  };
-  const std::size_t keep = rule.most_elements + 1;
-  constexpr std::size_t kRows = 64;
-  std::vector<std::vector<OutlierElement>> parts((x.rows() - 1) / kRows + 1);
-  executor.run(x.rows(), kRows, [&](std::size_t begin, std::size_t end, unsigned) {
-    for (std::size_t first = begin; first < end; first += kRows) {
-      std::vector<OutlierElement>& part = parts[first / kRows];
-      float floor = 0;  // what an element must exceed to be among the largest of its part
-      for (std::size_t r = first; r < std::min(first + kRows, end); ++r) {
-        if (skip_row[r] != 0) continue;
-        for (std::size_t c = 0; c < x.cols(); ++c) {
-          const float value = x(r, c);
-          if (!(std::fabs(value) > floor) || !std::isfinite(value) || skip_col[c] != 0) continue;
-          part.push_back({r, c, value});
-          if (part.size() < 4 * keep) continue;
-          std::nth_element(part.begin(), part.begin() + static_cast<std::ptrdiff_t>(keep - 1),
-                           part.end(), before);
-          part.resize(keep);
-          floor = std::fabs(part.back().value);
-        }
-      }
-    }
-  });
-  std::vector<OutlierElement> top;
-  for (const auto& part : parts) top.insert(top.end(), part.begin(), part.end());
-  std::sort(top.begin(), top.end(), before);
-  if (top.size() > keep) top.resize(keep);
+inline void outlier_elements(std::vector<OutlierElement> top, std::size_t size,
+                             const OutlierRule& rule, MatrixOutliers& found) {
   // The lowest gap that is wide enough: values above it may differ among each other as they like.
   // Of a handful of values nobody can say which are ordinary.
-  const std::size_t most = std::min(top.size(), x.size() / kShortestLine + 1);
+  const std::size_t most = std::min(top.size(), size / kShortestLine + 1);
   for (std::size_t k = most; k-- > 1;) {
     const double high = std::fabs(static_cast<double>(top[k - 1].value));
     const double low = std::fabs(static_cast<double>(top[k].value));
@@ -171,8 +132,42 @@ inline MatrixOutliers find_outliers(MatrixView<const float> x, const OutlierRule
     found.gap = high / low;
     top.resize(k);
     found.elements = std::move(top);
-    break;
+    return;
   }
+}
+
+inline MatrixOutliers find_outliers(MatrixView<const float> x, const OutlierRule& rule,
+                                    Executor& executor) {
+  MatrixOutliers found;
+  if (x.empty()) return found;
+  if (x.cols() >= kShortestLine) {
+    found.rows = outlier_lines(detail::line_medians(x, Lines::rows, executor), rule.line_ratio);
+  }
+  if (x.rows() >= kShortestLine) {
+    found.columns =
+        outlier_lines(detail::line_medians(x, Lines::columns, executor), rule.line_ratio);
+  }
+  std::vector<char> skip_row(x.rows()), skip_col(x.cols());
+  for (const OutlierLine& line : found.rows) skip_row[line.index] = 1;
+  for (const OutlierLine& line : found.columns) skip_col[line.index] = 1;
+
+  const std::size_t keep = rule.most_elements + 1;
+  constexpr std::size_t kRows = 64;
+  std::vector<LargestElements> parts((x.rows() - 1) / kRows + 1, LargestElements(keep));
+  executor.run(x.rows(), kRows, [&](std::size_t begin, std::size_t end, unsigned) {
+    for (std::size_t r = begin; r < end; ++r) {
+      if (skip_row[r] != 0) continue;
+      LargestElements& part = parts[r / kRows];
+      for (std::size_t c = 0; c < x.cols(); ++c) {
+        const float value = x(r, c);
+        if (std::fabs(value) < part.floor() || !std::isfinite(value) || skip_col[c] != 0) continue;
+        part.add({r, c, value});
+      }
+    }
+  });
+  LargestElements all(keep);
+  for (const LargestElements& part : parts) all.merge(part);
+  outlier_elements(all.sorted(), x.size(), rule, found);
   return found;
 }
 

@@ -155,9 +155,134 @@ void columns(const float* x, std::size_t stride, std::size_t rows, std::size_t c
   }
 }
 
+/// Sixteen values that have been written to the tile: their maxima, and whether all are finite.
+struct Maxima {
+  __m256 low, high;
+};
+QUELL_INLINE Maxima magnitudes_at(const float* x) {
+  return {magnitude_of(_mm256_load_ps(x)), magnitude_of(_mm256_load_ps(x + 8))};
+}
+QUELL_INLINE Maxima larger_of(const Maxima& a, const Maxima& b) {
+  return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+}
+
+bool measure(std::size_t rows, std::size_t end, family::Tile* tile, family::RowLanes* lanes) {
+  const __m256 zero = _mm256_setzero_ps(), infinity = _mm256_set1_ps(__builtin_inff());
+  Maxima row_max[family::kTileRows];
+  for (std::size_t r = 0; r < rows; ++r) row_max[r] = {zero, zero};
+  __m256 bad = zero;
+  for (std::size_t c = 0; c < end; c += 16) {
+    Maxima most = {zero, zero};
+    for (std::size_t r = 0; r < rows; ++r) {
+      const Maxima here = magnitudes_at(tile->x[r] + c);
+      // Not below infinity: NaN too.
+      bad = _mm256_or_ps(bad, _mm256_or_ps(_mm256_cmp_ps(here.low, infinity, _CMP_NLT_UQ),
+                                           _mm256_cmp_ps(here.high, infinity, _CMP_NLT_UQ)));
+      most = larger_of(most, here);
+      row_max[r] = larger_of(row_max[r], here);
+    }
+    _mm256_store_ps(tile->column_max + c, most.low);
+    _mm256_store_ps(tile->column_max + c + 8, most.high);
+  }
+  if (_mm256_movemask_ps(bad) != 0) return false;
+  for (std::size_t r = 0; r < rows; ++r) {
+    float* most = lanes[r].max_abs;
+    const Maxima larger = larger_of({_mm256_load_ps(most), _mm256_load_ps(most + 8)}, row_max[r]);
+    _mm256_store_ps(most, larger.low);
+    _mm256_store_ps(most + 8, larger.high);
+  }
+  return true;
+}
+
+bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std::size_t cols,
+               family::Tile* tile, family::RowLanes* lanes) {
+  const std::size_t end = (cols + 31) / 32 * 32;
+  for (std::size_t r = 0; r < rows; ++r) {
+    const std::uint16_t* from = x + r * stride;
+    std::size_t c = 0;
+    for (; c + 8 <= cols; c += 8) {
+      const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + c));
+      const __m256i wide = _mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(tile->x[r] + c), wide);
+    }
+    for (; c < end; ++c) {
+      const std::uint32_t bits = c < cols ? static_cast<std::uint32_t>(from[c]) << 16 : 0;
+      __builtin_memcpy(tile->x[r] + c, &bits, sizeof(float));
+    }
+  }
+  return measure(rows, end, tile, lanes);
+}
+
+bool load_f32(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
+              family::Tile* tile, family::RowLanes* lanes) {
+  const std::size_t end = (cols + 31) / 32 * 32;
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (std::size_t c = 0; c < end; c += 8) {
+      _mm256_store_ps(tile->x[r] + c, _mm256_maskload_ps(x + r * stride + c, lanes_from(c, cols)));
+    }
+  }
+  return measure(rows, end, tile, lanes);
+}
+
+QUELL_INLINE void add_to(double* sum, __m256d value) {
+  _mm256_store_pd(sum, _mm256_add_pd(_mm256_load_pd(sum), value));
+}
+QUELL_INLINE void add_product_to(double* sum, __m256d a, __m256d b) {
+  _mm256_store_pd(sum, _mm256_fmadd_pd(a, b, _mm256_load_pd(sum)));
+}
+
+QUELL_INLINE Sums tile_sums(const family::TileColumns* columns, std::size_t c) {
+  return {_mm256_load_pd(columns->sum + c), _mm256_load_pd(columns->sum2 + c),
+          _mm256_load_pd(columns->sum3 + c), _mm256_load_pd(columns->sum4 + c),
+          _mm256_load_pd(columns->sum_abs + c)};
+}
+QUELL_INLINE void store_tile_sums(family::TileColumns* columns, std::size_t c, const Sums& s) {
+  _mm256_store_pd(columns->sum + c, s.sum);
+  _mm256_store_pd(columns->sum2 + c, s.sum2);
+  _mm256_store_pd(columns->sum3 + c, s.sum3);
+  _mm256_store_pd(columns->sum4 + c, s.sum4);
+  _mm256_store_pd(columns->sum_abs + c, s.sum_abs);
+}
+
+/// Four values: to their columns, and to the lanes from `l` of their row.
+template <bool kPowers>
+QUELL_INLINE void add_four(const float* x, Sums& column, family::RowLanes& row, std::size_t l) {
+  const __m256d d = _mm256_cvtps_pd(_mm_load_ps(x));
+  const __m256d q = _mm256_mul_pd(d, d);
+  const __m256d magnitude = _mm256_andnot_pd(_mm256_set1_pd(-0.0), d);
+  column.sum = _mm256_add_pd(column.sum, d);
+  column.sum2 = _mm256_add_pd(column.sum2, q);
+  column.sum3 = _mm256_fmadd_pd(q, d, column.sum3);
+  column.sum4 = _mm256_fmadd_pd(q, q, column.sum4);
+  column.sum_abs = _mm256_add_pd(column.sum_abs, magnitude);
+  add_to(row.sum_abs + l, magnitude);
+  if constexpr (kPowers) {
+    add_to(row.sum + l, d);
+    add_to(row.sum2 + l, q);
+    add_product_to(row.sum3 + l, q, d);
+    add_product_to(row.sum4 + l, q, q);
+  }
+}
+
+// The ten sums of eight columns stay in registers over all rows.
+template <bool kPowers>
+void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
+         family::TileColumns* columns) {
+  for (std::size_t c = 0; c < cols; c += 8) {
+    Sums low = tile_sums(columns, c), high = tile_sums(columns, c + 4);
+    for (std::size_t r = 0; r < rows; ++r) {
+      add_four<kPowers>(tile->x[r] + c, low, lanes[r], c % 16);
+      add_four<kPowers>(tile->x[r] + c + 4, high, lanes[r], c % 16 + 4);
+    }
+    store_tile_sums(columns, c, low);
+    store_tile_sums(columns, c + 4, high);
+  }
+}
+
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx2, chunk, find, columns};
+extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx2, chunk,    find,       columns,
+                                                       load_bf16, load_f32, add<false>, add<true>};
 
 }  // namespace quell::kernels::avx2
 QUELL_TARGET_END

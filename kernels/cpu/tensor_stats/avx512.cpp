@@ -134,9 +134,155 @@ void columns(const float* x, std::size_t stride, std::size_t rows, std::size_t c
   }
 }
 
+QUELL_INLINE __mmask32 words_from(std::size_t c, std::size_t cols) {
+  return cols - c >= 32 ? 0xffffffffu : (1u << (cols - c)) - 1;
+}
+
+QUELL_INLINE __m512 larger_of(__m512 a, __m512 b) {
+  return _mm512_max_ps(a, b);
+}
+QUELL_INLINE void raise_lanes(float* most, __m512 magnitude) {
+  _mm512_store_ps(most, larger_of(_mm512_load_ps(most), magnitude));
+}
+
+// Maxima are those of the sixteen bits below the sign, 32 at a time. A value becomes a float by
+// moving its word to the upper half of a double word: one permutation that leaves zeros below.
+bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std::size_t cols,
+               family::Tile* tile, family::RowLanes* lanes) {
+  const __m512i zero = _mm512_setzero_si512();
+  const __m512i low = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0,
+                                       6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
+  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi32(16 << 16));
+  const __mmask32 upper = 0xaaaaaaaau;
+  __m512i row_max[family::kTileRows];
+  for (std::size_t r = 0; r < rows; ++r) row_max[r] = zero;
+  __m512i all = zero;
+  for (std::size_t c = 0; c < cols; c += 32) {
+    const __mmask32 words = words_from(c, cols);
+    __m512i most = zero;
+    for (std::size_t r = 0; r < rows; ++r) {
+      const __m512i w = _mm512_maskz_loadu_epi16(words, x + r * stride + c);
+      const __m512i magnitude = _mm512_and_si512(w, _mm512_set1_epi16(0x7fff));
+      most = _mm512_max_epu16(most, magnitude);
+      row_max[r] = _mm512_max_epu16(row_max[r], magnitude);
+      float* to = tile->x[r] + c;
+      _mm512_store_si512(to, _mm512_maskz_permutexvar_epi16(upper, low, w));
+      _mm512_store_si512(to + 16, _mm512_maskz_permutexvar_epi16(upper, high, w));
+    }
+    all = _mm512_max_epu16(all, most);
+    _mm512_store_si512(tile->column_max + c, _mm512_maskz_permutexvar_epi16(upper, low, most));
+    _mm512_store_si512(tile->column_max + c + 16,
+                       _mm512_maskz_permutexvar_epi16(upper, high, most));
+  }
+  if (_mm512_cmpge_epu16_mask(all, _mm512_set1_epi16(0x7f80)) != 0) return false;
+  for (std::size_t r = 0; r < rows; ++r) {
+    const __m512i even = _mm512_slli_epi32(row_max[r], 16);
+    const __m512i odd = _mm512_and_si512(row_max[r], _mm512_set1_epi32(-0x10000));
+    raise_lanes(lanes[r].max_abs, larger_of(_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd)));
+  }
+  return true;
+}
+
+bool load_f32(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
+              family::Tile* tile, family::RowLanes* lanes) {
+  const __m512 zero = _mm512_setzero_ps();
+  const std::size_t end = (cols + 31) / 32 * 32;
+  __m512 row_max[family::kTileRows];
+  for (std::size_t r = 0; r < rows; ++r) row_max[r] = zero;
+  __mmask16 bad = 0;
+  for (std::size_t c = 0; c < end; c += 16) {
+    const __mmask16 present = c < cols ? lanes_from(c, cols) : static_cast<__mmask16>(0);
+    __m512 most = zero;
+    for (std::size_t r = 0; r < rows; ++r) {
+      const __m512 value = _mm512_maskz_loadu_ps(present, x + r * stride + c);
+      const __m512 magnitude = _mm512_abs_ps(value);
+      // Not below infinity: NaN too.
+      bad = static_cast<__mmask16>(
+          bad | _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(__builtin_inff()), _CMP_NLT_UQ));
+      most = larger_of(most, magnitude);
+      row_max[r] = larger_of(row_max[r], magnitude);
+      _mm512_store_ps(tile->x[r] + c, value);
+    }
+    _mm512_store_ps(tile->column_max + c, most);
+  }
+  if (bad != 0) return false;
+  for (std::size_t r = 0; r < rows; ++r) raise_lanes(lanes[r].max_abs, row_max[r]);
+  return true;
+}
+
+/// One of the five sums, of 32 columns.
+struct GroupSum {
+  __m512d lane[4];
+};
+QUELL_INLINE GroupSum load_group(const double* sums) {
+  return {{_mm512_load_pd(sums), _mm512_load_pd(sums + 8), _mm512_load_pd(sums + 16),
+           _mm512_load_pd(sums + 24)}};
+}
+QUELL_INLINE void store_group(double* sums, const GroupSum& group) {
+  QUELL_UNROLL
+  for (int i = 0; i < 4; ++i) _mm512_store_pd(sums + 8 * i, group.lane[i]);
+}
+
+// The twenty sums of 32 columns stay in registers over all rows. A row has two vectors of lanes for
+// each sum: vectors 0 and 2 of a group go to the first, 1 and 3 to the second.
+template <bool kPowers>
+void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
+         family::TileColumns* columns) {
+  for (std::size_t c = 0; c < cols; c += 32) {
+    GroupSum sum = load_group(columns->sum + c), sum2 = load_group(columns->sum2 + c);
+    GroupSum sum3 = load_group(columns->sum3 + c), sum4 = load_group(columns->sum4 + c);
+    GroupSum sum_abs = load_group(columns->sum_abs + c);
+    for (std::size_t r = 0; r < rows; ++r) {
+      const float* x = tile->x[r] + c;
+      family::RowLanes& row = lanes[r];
+      QUELL_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        __m512d row_abs = _mm512_load_pd(row.sum_abs + 8 * half), s1, s2, s3, s4;
+        if constexpr (kPowers) {
+          s1 = _mm512_load_pd(row.sum + 8 * half);
+          s2 = _mm512_load_pd(row.sum2 + 8 * half);
+          s3 = _mm512_load_pd(row.sum3 + 8 * half);
+          s4 = _mm512_load_pd(row.sum4 + 8 * half);
+        }
+        QUELL_UNROLL
+        for (int i = half; i < 4; i += 2) {
+          const __m512d d = _mm512_cvtps_pd(_mm256_load_ps(x + 8 * i));
+          const __m512d q = _mm512_mul_pd(d, d);
+          const __m512d magnitude = _mm512_abs_pd(d);
+          sum.lane[i] = _mm512_add_pd(sum.lane[i], d);
+          sum2.lane[i] = _mm512_add_pd(sum2.lane[i], q);
+          sum3.lane[i] = _mm512_fmadd_pd(q, d, sum3.lane[i]);
+          sum4.lane[i] = _mm512_fmadd_pd(q, q, sum4.lane[i]);
+          sum_abs.lane[i] = _mm512_add_pd(sum_abs.lane[i], magnitude);
+          row_abs = _mm512_add_pd(row_abs, magnitude);
+          if constexpr (kPowers) {
+            s1 = _mm512_add_pd(s1, d);
+            s2 = _mm512_add_pd(s2, q);
+            s3 = _mm512_fmadd_pd(q, d, s3);
+            s4 = _mm512_fmadd_pd(q, q, s4);
+          }
+        }
+        _mm512_store_pd(row.sum_abs + 8 * half, row_abs);
+        if constexpr (kPowers) {
+          _mm512_store_pd(row.sum + 8 * half, s1);
+          _mm512_store_pd(row.sum2 + 8 * half, s2);
+          _mm512_store_pd(row.sum3 + 8 * half, s3);
+          _mm512_store_pd(row.sum4 + 8 * half, s4);
+        }
+      }
+    }
+    store_group(columns->sum + c, sum);
+    store_group(columns->sum2 + c, sum2);
+    store_group(columns->sum3 + c, sum3);
+    store_group(columns->sum4 + c, sum4);
+    store_group(columns->sum_abs + c, sum_abs);
+  }
+}
+
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx512, chunk, find, columns};
+extern const tensor_stats::Entry tensor_stats_entry = {
+    Isa::avx512, chunk, find, columns, load_bf16, load_f32, add<false>, add<true>};
 
 }  // namespace quell::kernels::avx512
 QUELL_TARGET_END

@@ -6,6 +6,11 @@
 // lane i mod 16, every lane adds in ascending order, and lanes are folded l += l + 8, l + 4, l + 2,
 // l + 1. Columns have one lane each and a chunk is 4,096 rows.
 //
+// Tiles are for sums along both directions at once. `load` decodes 16 rows of 256 columns to float,
+// where they stay in the first cache, and `add` sums them: columns have one lane each, rows the
+// sixteen lanes of a chunk. In tiles the third and fourth power are added fused (fma(q, d, sum3),
+// fma(q, q, sum4)): products that two sums share would otherwise be as many instructions again.
+//
 // Per finite element, in double: d = x, q = d d (exact, 48 bits), then sum += d, sum2 += q,
 // sum3 += q d, sum4 += q q, sum_abs += |d|. The fourth power of the largest float is 1.4e154, so
 // nothing overflows. A value that is not finite adds +0, which changes no lane.
@@ -39,6 +44,25 @@ struct ColumnSums {
   std::uint32_t argmax[kColumnBlock];  // row within the chunk
 };
 
+constexpr std::size_t kTileRows = 16, kTileCols = 256;
+// Columns of a tile are padded with zeros to a multiple of this.
+constexpr std::size_t kTileGroup = 32;
+
+/// Rows and columns that are not there are not touched, but for the padding.
+struct alignas(64) Tile {
+  float x[kTileRows][kTileCols];
+  float column_max[kTileCols];  // max |x|
+};
+/// Accumulators of a row of tiles: lane l has the columns c with c mod 16 = l.
+struct alignas(64) RowLanes {
+  double sum_abs[kLanes], sum[kLanes], sum2[kLanes], sum3[kLanes], sum4[kLanes];
+  float max_abs[kLanes];  // by lanes of any order; only the largest of all sixteen counts
+};
+/// Accumulators of the columns of a tile.
+struct alignas(64) TileColumns {
+  double sum[kTileCols], sum2[kTileCols], sum3[kTileCols], sum4[kTileCols], sum_abs[kTileCols];
+};
+
 struct Entry {
   Isa isa;
   /// Sums of n <= kChunk elements.
@@ -49,6 +73,20 @@ struct Entry {
   /// the first of them is row `first_row` of the chunk.
   void (*columns)(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
                   std::uint32_t first_row, ColumnSums* sums);
+
+  /// Decodes rows of bfloat16, or copies rows of float, that are `stride` elements apart: rows <=
+  /// kTileRows, cols <= kTileCols. False if a value is not finite; the tile then holds the values,
+  /// but no maxima, and max_abs of the rows is as it was.
+  bool (*load_bf16)(const std::uint16_t* x, std::size_t stride, std::size_t rows, std::size_t cols,
+                    Tile* tile, RowLanes* lanes);
+  bool (*load_f32)(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
+                   Tile* tile, RowLanes* lanes);
+  /// Adds a tile of finite values to the columns and to sum_abs of the rows or, in `add_powers`, to
+  /// all sums of the rows.
+  void (*add)(const Tile* tile, std::size_t rows, std::size_t cols, RowLanes* lanes,
+              TileColumns* columns);
+  void (*add_powers)(const Tile* tile, std::size_t rows, std::size_t cols, RowLanes* lanes,
+                     TileColumns* columns);
 };
 
 /// Best first, scalar last.

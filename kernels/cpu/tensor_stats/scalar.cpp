@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kernels/cpu/tensor_stats/contract.hpp"
+#include "quell/core/half.hpp"
 
 namespace quell::kernels::scalar {
 namespace {
@@ -77,8 +78,77 @@ void columns(const float* x, std::size_t stride, std::size_t rows, std::size_t c
   }
 }
 
+std::size_t padded(std::size_t cols) {
+  return (cols + family::kTileGroup - 1) / family::kTileGroup * family::kTileGroup;
+}
+
+/// Maxima of what is in the tile; false if a value is not finite.
+bool measure(std::size_t rows, std::size_t cols, family::Tile* tile, family::RowLanes* lanes) {
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (std::size_t c = 0; c < cols; ++c) {
+      if (!is_finite(tile->x[r][c])) return false;
+    }
+  }
+  for (std::size_t c = 0; c < padded(cols); ++c) tile->column_max[c] = 0;
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (std::size_t c = 0; c < cols; ++c) {
+      const float magnitude = std::fabs(tile->x[r][c]);
+      if (magnitude > tile->column_max[c]) tile->column_max[c] = magnitude;
+      float& most = lanes[r].max_abs[c % kLanes];
+      if (magnitude > most) most = magnitude;
+    }
+  }
+  return true;
+}
+
+bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std::size_t cols,
+               family::Tile* tile, family::RowLanes* lanes) {
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (std::size_t c = 0; c < padded(cols); ++c) {
+      tile->x[r][c] = c < cols ? bf16_to_float(x[r * stride + c]) : 0;
+    }
+  }
+  return measure(rows, cols, tile, lanes);
+}
+
+bool load_f32(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
+              family::Tile* tile, family::RowLanes* lanes) {
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (std::size_t c = 0; c < padded(cols); ++c) {
+      tile->x[r][c] = c < cols ? x[r * stride + c] : 0;
+    }
+  }
+  return measure(rows, cols, tile, lanes);
+}
+
+template <bool kPowers>
+void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
+         family::TileColumns* columns) {
+  for (std::size_t r = 0; r < rows; ++r) {
+    family::RowLanes& row = lanes[r];
+    for (std::size_t c = 0; c < cols; ++c) {
+      const std::size_t l = c % kLanes;
+      const double d = static_cast<double>(tile->x[r][c]);
+      const double q = d * d;
+      columns->sum[c] = columns->sum[c] + d;
+      columns->sum2[c] = columns->sum2[c] + q;
+      columns->sum3[c] = std::fma(q, d, columns->sum3[c]);
+      columns->sum4[c] = std::fma(q, q, columns->sum4[c]);
+      columns->sum_abs[c] = columns->sum_abs[c] + std::fabs(d);
+      row.sum_abs[l] = row.sum_abs[l] + std::fabs(d);
+      if constexpr (kPowers) {
+        row.sum[l] = row.sum[l] + d;
+        row.sum2[l] = row.sum2[l] + q;
+        row.sum3[l] = std::fma(q, d, row.sum3[l]);
+        row.sum4[l] = std::fma(q, q, row.sum4[l]);
+      }
+    }
+  }
+}
+
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {Isa::scalar, chunk, find, columns};
+extern const tensor_stats::Entry tensor_stats_entry = {
+    Isa::scalar, chunk, find, columns, load_bf16, load_f32, add<false>, add<true>};
 
 }  // namespace quell::kernels::scalar
