@@ -21,3 +21,4 @@ if(QUELL_OPENBLAS_LIBRARY AND QUELL_OPENBLAS_INCLUDE_DIR)
 endif()
 set_source_files_properties(contenders/f32_eigen.cpp PROPERTIES
   COMPILE_OPTIONS "-march=native;-ffp-contract=fast;-w")
+quell_bench(stats_bench SOURCES stats_bench.cpp limits.cpp MODULES kernels)

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// LineSums over the tiles of tensor_stats. What depends on values, and is rare, is done here in
-// plain loops: values that are not finite become zeros in the tile, and places of maxima are looked
-// up where a maximum grew (for a column of n rows in random order, ln n times).
+// LineSums over the tiles of tensor_stats. What is rare is done here in plain loops: values that
+// are not finite become zeros in the tile, and are counted.
 
 #include <algorithm>
 #include <bit>
@@ -27,24 +26,19 @@ using tensor_stats::RowLanes;
 using tensor_stats::Tile;
 using tensor_stats::TileColumns;
 
-/// Of the values of a tile, which ones are not finite.
-struct BadValues {
-  bool any = false;
-  bool at[kTileRows][kTileCols];
-};
-
 /// The first element with this magnitude. Blocks are compared whole, without an exit, so that the
 /// comparison becomes vector instructions; one is somewhere.
 std::size_t find_magnitude(const std::uint16_t* x, std::size_t n, float magnitude) {
   constexpr std::size_t kBlock = 64;
-  const auto wanted = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(magnitude) >> 16);
+  const auto wanted = static_cast<std::int16_t>(std::bit_cast<std::uint32_t>(magnitude) >> 16);
   std::size_t first = 0;
   for (; first + kBlock <= n; first += kBlock) {
-    std::uint16_t found = 0;
+    std::int16_t least = 0x7FFF;  // of differing bits: a minimum of sixteen bits is one instruction
     for (std::size_t i = 0; i < kBlock; ++i) {
-      found = static_cast<std::uint16_t>(found | ((x[first + i] & 0x7FFF) == wanted));
+      const auto differ = static_cast<std::int16_t>((x[first + i] & 0x7FFF) ^ wanted);
+      least = std::min(least, differ);
     }
-    if (found != 0) break;
+    if (least == 0) break;
   }
   while (first < n && (x[first] & 0x7FFF) != wanted) ++first;
   return first;
@@ -63,62 +57,34 @@ double folded(double* lane) {
 }  // namespace
 
 struct LineSums::State {
-  explicit State(std::size_t cols)
-      : tiles((cols + kTileCols - 1) / kTileCols),
-        max_abs(tiles.size() * kTileCols),
-        argmax(max_abs.size()),
-        nonfinite(max_abs.size()) {}
+  explicit State(std::size_t cols) : tiles((cols + kTileCols - 1) / kTileCols), nonfinite(cols) {}
 
   const tensor_stats::Entry& kernel = choose(tensor_stats::table());
   std::vector<TileColumns> tiles;
-  std::vector<float> max_abs;         // -1: no finite value yet
-  std::vector<std::uint32_t> argmax;  // row
   std::vector<std::uint32_t> nonfinite;
 
   Tile tile;
-  BadValues bad;
   RowLanes lanes[kTileRows];
   std::uint64_t row_nonfinite[kTileRows];
 
   /// Puts zeros for values that are not finite, and finds the maxima of the others.
   void clean(std::size_t rows, std::size_t cols, std::size_t first_col) {
-    bad.any = true;
     std::fill(tile.column_max, tile.column_max + kTileCols, -1.0f);
     for (std::size_t r = 0; r < rows; ++r) {
       for (std::size_t c = 0; c < cols; ++c) {
         float& value = tile.x[r][c];
-        bad.at[r][c] = !(std::fabs(value) < std::numeric_limits<float>::infinity());
-        if (bad.at[r][c]) {
+        if (!std::isfinite(value)) {
           value = 0;
           ++row_nonfinite[r];
           ++nonfinite[first_col + c];
           continue;
         }
         const float magnitude = std::fabs(value);
-        tile.column_max[c] = std::max(tile.column_max[c], magnitude);
-        lanes[r].max_abs[0] = std::max(lanes[r].max_abs[0], magnitude);
-      }
-    }
-  }
-
-  void raise_maxima(std::size_t rows, std::size_t cols, std::size_t first_col,
-                    std::size_t first_row) {
-    constexpr std::size_t kTogether = 16;  // compared without a branch
-    float* most = max_abs.data() + first_col;
-    for (std::size_t first = 0; first < cols; first += kTogether) {
-      int larger = 0;
-      for (std::size_t c = first; c < first + kTogether; ++c) {
-        larger |= tile.column_max[c] > most[c];
-      }
-      if (larger == 0) continue;
-      for (std::size_t c = first; c < std::min(first + kTogether, cols); ++c) {
-        if (!(tile.column_max[c] > most[c])) continue;
-        most[c] = tile.column_max[c];
-        std::size_t r = 0;
-        while (r + 1 < rows && (std::fabs(tile.x[r][c]) != most[c] || (bad.any && bad.at[r][c]))) {
-          ++r;
+        if (magnitude > tile.column_max[c]) {
+          tile.column_max[c] = magnitude;
+          tile.column_argmax[c] = static_cast<std::uint32_t>(r);
         }
-        argmax[first_col + c] = static_cast<std::uint32_t>(first_row + r);
+        lanes[r].max_abs[0] = std::max(lanes[r].max_abs[0], magnitude);
       }
     }
   }
@@ -151,14 +117,14 @@ LineSums::~LineSums() = default;
 
 std::size_t LineSums::bytes(std::size_t cols) noexcept {
   const std::size_t tiles = (cols + kTileCols - 1) / kTileCols;
-  return sizeof(State) + tiles * (sizeof(TileColumns) + kTileCols * 3 * sizeof(float));
+  return sizeof(State) + tiles * sizeof(TileColumns) + cols * sizeof(std::uint32_t);
 }
 
 void LineSums::clear() noexcept {
   rows_ = 0;
-  std::fill(state_->tiles.begin(), state_->tiles.end(), TileColumns{});
-  std::fill(state_->max_abs.begin(), state_->max_abs.end(), -1.0f);
-  std::fill(state_->argmax.begin(), state_->argmax.end(), 0u);
+  TileColumns start = {};
+  std::fill(start.max_abs, start.max_abs + kTileCols, -1.0f);
+  std::fill(state_->tiles.begin(), state_->tiles.end(), start);
   std::fill(state_->nonfinite.begin(), state_->nonfinite.end(), 0u);
 }
 
@@ -187,10 +153,10 @@ void LineSums::add_rows(MatrixView<const T> x, std::span<PowerSums> sums) {
         } else {
           finite = state.kernel.load_bf16(from, x.stride(), rows, cols, &state.tile, state.lanes);
         }
-        state.bad.any = false;
         if (!finite) state.clean(rows, cols, c);
-        state.raise_maxima(rows, cols, c, rows_ + first);
-        add_tile(&state.tile, rows, cols, state.lanes, &state.tiles[c / kTileCols]);
+        TileColumns& columns = state.tiles[c / kTileCols];
+        state.kernel.raise(&state.tile, cols, static_cast<std::uint32_t>(rows_ + first), &columns);
+        add_tile(&state.tile, rows, cols, state.lanes, &columns);
       }
       for (std::size_t r = 0; r < rows; ++r) {
         PowerSums part = state.row(r, chunk_end - chunk, detail_);
@@ -223,8 +189,8 @@ void LineSums::merge_into(std::span<PowerSums> columns, std::size_t first_col,
     const std::uint64_t nonfinite = state_->nonfinite[c];
     const PowerSums sums = {
         rows_ - nonfinite, nonfinite,     tile.sum[at],     tile.sum2[at],
-        tile.sum3[at],     tile.sum4[at], tile.sum_abs[at], std::max(0.0f, state_->max_abs[c]),
-        state_->argmax[c]};
+        tile.sum3[at],     tile.sum4[at], tile.sum_abs[at], std::max(0.0f, tile.max_abs[at]),
+        tile.argmax[at]};
     columns[i].merge(sums, first_row);
   }
 }

@@ -49,7 +49,7 @@ struct PowerSums {
 /// powers are added fused: the last bits are not those of row_sums and column_sums.
 class LineSums {
  public:
-  static constexpr std::size_t kRows = 256;
+  static constexpr std::size_t kRows = 512;
   /// Of rows, all of PowerSums or only count, nonfinite, sum_abs and max_abs: half of the work.
   enum class Rows : std::uint8_t { magnitudes, powers };
 

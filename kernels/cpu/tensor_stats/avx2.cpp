@@ -162,6 +162,11 @@ struct Maxima {
 QUELL_INLINE Maxima magnitudes_at(const float* x) {
   return {magnitude_of(_mm256_load_ps(x)), magnitude_of(_mm256_load_ps(x + 8))};
 }
+/// Row r where `here` is larger than `most`, as integers in float registers.
+QUELL_INLINE __m256 row_if_larger(__m256 argmax, __m256 here, __m256 most, std::size_t r) {
+  const __m256 row = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(r)));
+  return _mm256_blendv_ps(argmax, row, _mm256_cmp_ps(here, most, _CMP_GT_OQ));
+}
 QUELL_INLINE Maxima larger_of(const Maxima& a, const Maxima& b) {
   return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
 }
@@ -172,17 +177,22 @@ bool measure(std::size_t rows, std::size_t end, family::Tile* tile, family::RowL
   for (std::size_t r = 0; r < rows; ++r) row_max[r] = {zero, zero};
   __m256 bad = zero;
   for (std::size_t c = 0; c < end; c += 16) {
-    Maxima most = {zero, zero};
+    Maxima most = {zero, zero}, argmax = most;
     for (std::size_t r = 0; r < rows; ++r) {
       const Maxima here = magnitudes_at(tile->x[r] + c);
       // Not below infinity: NaN too.
       bad = _mm256_or_ps(bad, _mm256_or_ps(_mm256_cmp_ps(here.low, infinity, _CMP_NLT_UQ),
                                            _mm256_cmp_ps(here.high, infinity, _CMP_NLT_UQ)));
+      argmax = {row_if_larger(argmax.low, here.low, most.low, r),
+                row_if_larger(argmax.high, here.high, most.high, r)};
       most = larger_of(most, here);
       row_max[r] = larger_of(row_max[r], here);
     }
     _mm256_store_ps(tile->column_max + c, most.low);
     _mm256_store_ps(tile->column_max + c + 8, most.high);
+    auto* rows_of_maxima = reinterpret_cast<__m256i*>(tile->column_argmax + c);
+    _mm256_store_si256(rows_of_maxima, _mm256_castps_si256(argmax.low));
+    _mm256_store_si256(rows_of_maxima + 1, _mm256_castps_si256(argmax.high));
   }
   if (_mm256_movemask_ps(bad) != 0) return false;
   for (std::size_t r = 0; r < rows; ++r) {
@@ -222,6 +232,21 @@ bool load_f32(const float* x, std::size_t stride, std::size_t rows, std::size_t 
     }
   }
   return measure(rows, end, tile, lanes);
+}
+
+void raise(const family::Tile* tile, std::size_t cols, std::uint32_t first_row,
+           family::TileColumns* columns) {
+  const __m256i first = _mm256_set1_epi32(static_cast<int>(first_row));
+  for (std::size_t c = 0; c < cols; c += 8) {
+    const __m256 most = _mm256_load_ps(tile->column_max + c);
+    const __m256 larger = _mm256_cmp_ps(most, _mm256_load_ps(columns->max_abs + c), _CMP_GT_OQ);
+    const __m256i lanes = _mm256_and_si256(_mm256_castps_si256(larger), lanes_from(c, cols));
+    const __m256i argmax =
+        _mm256_load_si256(reinterpret_cast<const __m256i*>(tile->column_argmax + c));
+    _mm256_maskstore_ps(columns->max_abs + c, lanes, most);
+    _mm256_maskstore_epi32(reinterpret_cast<int*>(columns->argmax + c), lanes,
+                           _mm256_add_epi32(first, argmax));
+  }
 }
 
 QUELL_INLINE void add_to(double* sum, __m256d value) {
@@ -281,8 +306,8 @@ void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::R
 
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx2, chunk,    find,       columns,
-                                                       load_bf16, load_f32, add<false>, add<true>};
+extern const tensor_stats::Entry tensor_stats_entry = {
+    Isa::avx2, chunk, find, columns, load_bf16, load_f32, raise, add<false>, add<true>};
 
 }  // namespace quell::kernels::avx2
 QUELL_TARGET_END

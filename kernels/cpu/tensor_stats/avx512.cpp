@@ -159,10 +159,15 @@ bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std
   __m512i all = zero;
   for (std::size_t c = 0; c < cols; c += 32) {
     const __mmask32 words = words_from(c, cols);
-    __m512i most = zero;
+    __m512i most = zero, argmax = zero;
     for (std::size_t r = 0; r < rows; ++r) {
-      const __m512i w = _mm512_maskz_loadu_epi16(words, x + r * stride + c);
+      const std::uint16_t* from = x + r * stride + c;
+      // The next tile: it arrives while this one is summed.
+      _mm_prefetch(from + family::kTileCols, _MM_HINT_T0);
+      const __m512i w = _mm512_maskz_loadu_epi16(words, from);
       const __m512i magnitude = _mm512_and_si512(w, _mm512_set1_epi16(0x7fff));
+      const __mmask32 larger = _mm512_cmpgt_epu16_mask(magnitude, most);
+      argmax = _mm512_mask_set1_epi16(argmax, larger, static_cast<short>(r));
       most = _mm512_max_epu16(most, magnitude);
       row_max[r] = _mm512_max_epu16(row_max[r], magnitude);
       float* to = tile->x[r] + c;
@@ -173,6 +178,10 @@ bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std
     _mm512_store_si512(tile->column_max + c, _mm512_maskz_permutexvar_epi16(upper, low, most));
     _mm512_store_si512(tile->column_max + c + 16,
                        _mm512_maskz_permutexvar_epi16(upper, high, most));
+    _mm512_store_si512(tile->column_argmax + c,
+                       _mm512_cvtepu16_epi32(_mm512_castsi512_si256(argmax)));
+    _mm512_store_si512(tile->column_argmax + c + 16,
+                       _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(argmax, 1)));
   }
   if (_mm512_cmpge_epu16_mask(all, _mm512_set1_epi16(0x7f80)) != 0) return false;
   for (std::size_t r = 0; r < rows; ++r) {
@@ -193,21 +202,38 @@ bool load_f32(const float* x, std::size_t stride, std::size_t rows, std::size_t 
   for (std::size_t c = 0; c < end; c += 16) {
     const __mmask16 present = c < cols ? lanes_from(c, cols) : static_cast<__mmask16>(0);
     __m512 most = zero;
+    __m512i argmax = _mm512_setzero_si512();
     for (std::size_t r = 0; r < rows; ++r) {
       const __m512 value = _mm512_maskz_loadu_ps(present, x + r * stride + c);
       const __m512 magnitude = _mm512_abs_ps(value);
       // Not below infinity: NaN too.
       bad = static_cast<__mmask16>(
           bad | _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(__builtin_inff()), _CMP_NLT_UQ));
+      const __mmask16 larger = _mm512_cmp_ps_mask(magnitude, most, _CMP_GT_OQ);
+      argmax = _mm512_mask_set1_epi32(argmax, larger, static_cast<int>(r));
       most = larger_of(most, magnitude);
       row_max[r] = larger_of(row_max[r], magnitude);
       _mm512_store_ps(tile->x[r] + c, value);
     }
     _mm512_store_ps(tile->column_max + c, most);
+    _mm512_store_si512(tile->column_argmax + c, argmax);
   }
   if (bad != 0) return false;
   for (std::size_t r = 0; r < rows; ++r) raise_lanes(lanes[r].max_abs, row_max[r]);
   return true;
+}
+
+void raise(const family::Tile* tile, std::size_t cols, std::uint32_t first_row,
+           family::TileColumns* columns) {
+  const __m512i first = _mm512_set1_epi32(static_cast<int>(first_row));
+  for (std::size_t c = 0; c < cols; c += 16) {
+    const __m512 most = _mm512_load_ps(tile->column_max + c);
+    const __mmask16 larger = _mm512_mask_cmp_ps_mask(
+        lanes_from(c, cols), most, _mm512_load_ps(columns->max_abs + c), _CMP_GT_OQ);
+    const __m512i row = _mm512_add_epi32(first, _mm512_load_si512(tile->column_argmax + c));
+    _mm512_mask_store_ps(columns->max_abs + c, larger, most);
+    _mm512_mask_store_epi32(columns->argmax + c, larger, row);
+  }
 }
 
 /// One of the five sums, of 32 columns.
@@ -282,7 +308,7 @@ void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::R
 }  // namespace
 
 extern const tensor_stats::Entry tensor_stats_entry = {
-    Isa::avx512, chunk, find, columns, load_bf16, load_f32, add<false>, add<true>};
+    Isa::avx512, chunk, find, columns, load_bf16, load_f32, raise, add<false>, add<true>};
 
 }  // namespace quell::kernels::avx512
 QUELL_TARGET_END

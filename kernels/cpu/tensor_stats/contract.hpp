@@ -51,7 +51,8 @@ constexpr std::size_t kTileGroup = 32;
 /// Rows and columns that are not there are not touched, but for the padding.
 struct alignas(64) Tile {
   float x[kTileRows][kTileCols];
-  float column_max[kTileCols];  // max |x|
+  float column_max[kTileCols];             // max |x|
+  std::uint32_t column_argmax[kTileCols];  // and the first row of the tile that has it
 };
 /// Accumulators of a row of tiles: lane l has the columns c with c mod 16 = l.
 struct alignas(64) RowLanes {
@@ -61,6 +62,8 @@ struct alignas(64) RowLanes {
 /// Accumulators of the columns of a tile.
 struct alignas(64) TileColumns {
   double sum[kTileCols], sum2[kTileCols], sum3[kTileCols], sum4[kTileCols], sum_abs[kTileCols];
+  float max_abs[kTileCols];         // -1: no finite value yet
+  std::uint32_t argmax[kTileCols];  // row
 };
 
 struct Entry {
@@ -81,6 +84,8 @@ struct Entry {
                     Tile* tile, RowLanes* lanes);
   bool (*load_f32)(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
                    Tile* tile, RowLanes* lanes);
+  /// Raises maxima of columns where those of the tile, whose first row is `first_row`, are larger.
+  void (*raise)(const Tile* tile, std::size_t cols, std::uint32_t first_row, TileColumns* columns);
   /// Adds a tile of finite values to the columns and to sum_abs of the rows or, in `add_powers`, to
   /// all sums of the rows.
   void (*add)(const Tile* tile, std::size_t rows, std::size_t cols, RowLanes* lanes,

@@ -89,11 +89,17 @@ bool measure(std::size_t rows, std::size_t cols, family::Tile* tile, family::Row
       if (!is_finite(tile->x[r][c])) return false;
     }
   }
-  for (std::size_t c = 0; c < padded(cols); ++c) tile->column_max[c] = 0;
+  for (std::size_t c = 0; c < padded(cols); ++c) {
+    tile->column_max[c] = 0;
+    tile->column_argmax[c] = 0;
+  }
   for (std::size_t r = 0; r < rows; ++r) {
     for (std::size_t c = 0; c < cols; ++c) {
       const float magnitude = std::fabs(tile->x[r][c]);
-      if (magnitude > tile->column_max[c]) tile->column_max[c] = magnitude;
+      if (magnitude > tile->column_max[c]) {
+        tile->column_max[c] = magnitude;
+        tile->column_argmax[c] = static_cast<std::uint32_t>(r);
+      }
       float& most = lanes[r].max_abs[c % kLanes];
       if (magnitude > most) most = magnitude;
     }
@@ -119,6 +125,15 @@ bool load_f32(const float* x, std::size_t stride, std::size_t rows, std::size_t 
     }
   }
   return measure(rows, cols, tile, lanes);
+}
+
+void raise(const family::Tile* tile, std::size_t cols, std::uint32_t first_row,
+           family::TileColumns* columns) {
+  for (std::size_t c = 0; c < cols; ++c) {
+    if (!(tile->column_max[c] > columns->max_abs[c])) continue;
+    columns->max_abs[c] = tile->column_max[c];
+    columns->argmax[c] = first_row + tile->column_argmax[c];
+  }
 }
 
 template <bool kPowers>
@@ -149,6 +164,6 @@ void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::R
 }  // namespace
 
 extern const tensor_stats::Entry tensor_stats_entry = {
-    Isa::scalar, chunk, find, columns, load_bf16, load_f32, add<false>, add<true>};
+    Isa::scalar, chunk, find, columns, load_bf16, load_f32, raise, add<false>, add<true>};
 
 }  // namespace quell::kernels::scalar
