@@ -147,6 +147,8 @@ class FirstPass {
     block.lines.clear();
     block.column_screen = ScreenCounts(stored_.cols);
     block.largest = LargestElements(most_, gathered_.largest.floor());
+    block.half = {};
+    block.low_bits = 0;
     const std::size_t end = std::min(first_row + kBlock, stored_.rows);
     for (std::size_t r = first_row; r < end; r += bands.rows()) {
       const std::size_t count = std::min(bands.rows(), end - r);
@@ -169,12 +171,10 @@ class FirstPass {
   void add_band(MatrixView<const T> band, std::size_t first_row, Block& block) {
     const std::span<PowerSums> sums = std::span(gathered_.rows).subspan(first_row, band.rows());
     block.lines.add(band, sums);
-    if (levels_.usable()) {
-      stats::screen(band, levels_,
-                    std::span(gathered_.row_screen.at_least_low).subspan(first_row, band.rows()),
-                    std::span(gathered_.row_screen.at_most_high).subspan(first_row, band.rows()),
-                    block.column_screen);
-    }
+    stats::screen(band, levels_,
+                  std::span(gathered_.row_screen.at_least_low).subspan(first_row, band.rows()),
+                  std::span(gathered_.row_screen.at_most_high).subspan(first_row, band.rows()),
+                  block.column_screen);
     for (std::size_t r = 0; r < band.rows(); ++r) {
       keep_largest<T>(band.row(r), first_row + r, sums[r].max_abs, stored_.transposed, nullptr,
                       block.largest);
@@ -281,11 +281,12 @@ Status read_float_words(const StoredRows& stored, const Gathered& gathered, std:
 /// Outlier lines of one direction: none where that is proved, else by their medians.
 Result<std::vector<stats::OutlierLine>> lines_of(const StoredRows& stored, stats::Lines lines,
                                                  std::span<const PowerSums> sums,
-                                                 const ScreenCounts* screen, double ratio,
+                                                 const ScreenCounts& screen,
+                                                 const ScreenLevels& levels, double ratio,
                                                  Executor& executor) {
   const std::size_t length = lines == stats::Lines::rows ? stored.cols : stored.rows;
   if (length < stats::kShortestLine) return std::vector<stats::OutlierLine>();
-  if (screen != nullptr && screen->prove_ordinary([&](std::size_t i) { return sums[i].count; })) {
+  if (screen.prove_ordinary(levels, [&](std::size_t i) { return sums[i].count; })) {
     return std::vector<stats::OutlierLine>();
   }
   QUELL_TRY(medians, line_medians(stored, lines, executor));
@@ -293,13 +294,12 @@ Result<std::vector<stats::OutlierLine>> lines_of(const StoredRows& stored, stats
 }
 
 Result<stats::MatrixOutliers> marked_of(const StoredRows& stored, const Gathered& gathered,
-                                        bool screened, const stats::OutlierRule& rule,
+                                        const ScreenLevels& levels, const stats::OutlierRule& rule,
                                         Executor& executor) {
-  QUELL_TRY(rows, lines_of(stored, stats::Lines::rows, gathered.rows,
-                           screened ? &gathered.row_screen : nullptr, rule.line_ratio, executor));
-  QUELL_TRY(columns,
-            lines_of(stored, stats::Lines::columns, gathered.columns,
-                     screened ? &gathered.column_screen : nullptr, rule.line_ratio, executor));
+  QUELL_TRY(rows, lines_of(stored, stats::Lines::rows, gathered.rows, gathered.row_screen, levels,
+                           rule.line_ratio, executor));
+  QUELL_TRY(columns, lines_of(stored, stats::Lines::columns, gathered.columns,
+                              gathered.column_screen, levels, rule.line_ratio, executor));
   std::vector<OutlierElement> top = gathered.largest.sorted();
   if (!rows.empty() || !columns.empty()) {
     std::vector<char> skip_row(stored.rows), skip_col(stored.cols);
@@ -411,7 +411,7 @@ Result<TensorOutliers> measure_weight(const StoredRows& stored, Executor& execut
       QUELL_TRY(read_float_words(stored, gathered, finite, executor, found));
       break;
   }
-  QUELL_TRY(marked, marked_of(stored, gathered, levels.usable(), rule, executor));
+  QUELL_TRY(marked, marked_of(stored, gathered, levels, rule, executor));
   found.marked = std::move(marked);
   return found;
 }

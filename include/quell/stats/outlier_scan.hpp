@@ -5,13 +5,15 @@
 // its rows as they come by.
 //
 //   LargestElements   the few largest elements of all, whatever the order of the rows.
-//   LineScreen        a proof that no line is an outlier, from two counts a line. Let low < high <=
+//   ScreenCounts      a proof that no line is an outlier, from two counts a line. Let low < high <=
 //                     ratio * low. Where more than half of a line is >= low its median is; where
 //                     more than half of the lines have such a median the median of medians is >=
 //                     low as well; and a line of which more than half is <= high has a median <=
 //                     high <= ratio * (median of medians). With low and high a factor of
 //                     sqrt(ratio) below and above the median of the matrix the proof succeeds for
-//                     ordinary matrices. Where it fails the medians have to be looked at.
+//                     ordinary matrices. With low = high = 0 it is another: where more than half
+//                     of the lines are zero by more than half there is no scale, and no outlier.
+//                     Where it fails the medians have to be looked at.
 
 #include <algorithm>
 #include <bit>
@@ -78,7 +80,7 @@ class LargestElements {
 };
 
 /// Magnitudes that bfloat16 has, so that its numbers are compared as integers; 0 if there are none
-/// such, and then nothing can be proved.
+/// such.
 struct ScreenLevels {
   float low = 0, high = 0;
 
@@ -106,19 +108,20 @@ struct ScreenCounts {
   std::vector<std::uint32_t> at_least_low, at_most_high;
 
   explicit ScreenCounts(std::size_t lines = 0) : at_least_low(lines), at_most_high(lines) {}
-  /// True if no line's median is more than `ratio` times the median of the medians. finite[i] is
-  /// the number of finite values of line i.
+  /// True if it is proved that no line is an outlier. finite(i) is the number of finite values of
+  /// line i.
   template <typename Finite>
-  bool prove_ordinary(Finite finite) const {
-    std::size_t known = 0, large = 0;
+  bool prove_ordinary(const ScreenLevels& levels, Finite finite) const {
+    std::size_t known = 0, large = 0, small = 0;
     for (std::size_t i = 0; i < at_least_low.size(); ++i) {
       const std::uint64_t count = finite(i);
       if (count == 0) continue;
       ++known;
       large += 2 * std::uint64_t{at_least_low[i]} > count;
-      if (2 * std::uint64_t{at_most_high[i]} <= count) return false;
+      small += 2 * std::uint64_t{at_most_high[i]} > count;
     }
-    return 2 * large > known;
+    if (!levels.usable()) return 2 * small > known;
+    return small == known && 2 * large > known;
   }
 };
 
