@@ -5,7 +5,9 @@
 // magnitudes have a counter each; floats by the nearest bfloat16, as stats::QuantileSketch does,
 // and then, for the one quantile that is wanted exactly, by the other sixteen bits.
 
+#include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -65,15 +67,14 @@ class MagnitudeCount {
     const std::uint32_t kept = bits == 0 ? kZero : rounded;
     return static_cast<std::uint16_t>(bits >= 0x7F80'0000u ? kNotFinite : kept);
   }
-  /// Of the floats of a word, the one whose bits are `offset` above the smallest.
-  static float value_of(std::uint16_t word, std::uint32_t offset) noexcept {
+  /// The bits of the magnitudes that have a word of floats which is neither of the two.
+  struct BitRange {
+    std::uint32_t first = 0, count = 0;
+  };
+  static BitRange range_of(std::uint16_t word) noexcept {
     const std::uint32_t middle = std::uint32_t{word} << 16;
-    return std::bit_cast<float>((middle < 0x8000u ? 0 : middle - 0x8000u) + offset);
-  }
-  static std::uint32_t offset_of(float value, std::uint16_t word) noexcept {
-    const std::uint32_t bits = std::bit_cast<std::uint32_t>(value) & 0x7FFF'FFFFu;
-    const std::uint32_t middle = std::uint32_t{word} << 16;
-    return bits - (middle < 0x8000u ? 0 : middle - 0x8000u);
+    const std::uint32_t first = word == 0 ? 1 : middle - 0x8000u;
+    return {first, std::min(middle + 0x8000u, 0x7F80'0000u) - first};
   }
 
  private:

@@ -9,8 +9,9 @@
 #include "pipeline/weight_measure.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <optional>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -214,21 +215,22 @@ class FirstPass {
 /// Of the finite floats whose word is `wanted`, the one of this rank among them.
 Result<float> float_of_rank(const StoredRows& stored, std::uint16_t wanted, std::uint64_t rank,
                             Executor& executor) {
+  const MagnitudeCount::BitRange range = MagnitudeCount::range_of(wanted);
   std::vector<std::vector<std::uint32_t>> parts(executor.width());
   QUELL_TRY(for_each_band(stored, executor, [&](const Bands& bands, std::size_t, unsigned slot) {
     std::vector<std::uint32_t>& part = parts[slot];
     part.resize(std::size_t{1} << 16);
     for (const float value : bands.all_floats()) {
-      const std::uint16_t word = MagnitudeCount::word_of(value);
-      if (word == wanted) ++part[MagnitudeCount::offset_of(value, word)];
+      const std::uint32_t bits = std::bit_cast<std::uint32_t>(value) & 0x7FFF'FFFFu;
+      if (bits - range.first < range.count) ++part[bits - range.first];
     }
   }));
   std::vector<std::uint64_t> counts(std::size_t{1} << 16);
   for (const auto& part : parts) {
     for (std::size_t i = 0; i < part.size(); ++i) counts[i] += part[i];
   }
-  return MagnitudeCount::value_of(wanted,
-                                  static_cast<std::uint32_t>(bin_of_rank(counts, rank).bin));
+  return std::bit_cast<float>(range.first +
+                              static_cast<std::uint32_t>(bin_of_rank(counts, rank).bin));
 }
 
 /// Histogram, median and half-precision dangers, of words of a sixteen-bit type.
@@ -259,8 +261,9 @@ Status read_float_words(const StoredRows& stored, const Gathered& gathered, std:
   sketch.add(0, zeros);
   sketch.add(std::numeric_limits<float>::infinity(), counts[MagnitudeCount::kNotFinite]);
   for (std::size_t bin = 0; bin < bins.size(); ++bin) {
-    // Bin 0 holds what is not zero but rounds to it; the last one has no bfloat16 in its middle.
-    sketch.add(MagnitudeCount::value_of(static_cast<std::uint16_t>(bin), 1), bins[bin]);
+    // Any value of the bin stands for all.
+    const std::uint32_t bits = MagnitudeCount::range_of(static_cast<std::uint16_t>(bin)).first;
+    sketch.add(std::bit_cast<float>(bits), bins[bin]);
   }
   found.histogram = stats::LogHistogram(sketch);
   found.fp16_overflow = gathered.half.overflow;

@@ -58,6 +58,19 @@ void expect_within_bound(const Floats& values, const std::string& what) {
   EXPECT_EQ(sketch.quantile(1), exact(values, 1)) << what;
 }
 
+TEST(QuantileSketch, OfCountedValuesIsThatOfTheValues) {
+  QuantileSketch counted;
+  Floats values;
+  const std::pair<float, std::uint64_t> some[] = {{0.0f, 3}, {-2.5f, 4}, {1e-44f, 2},
+                                                  {kNan, 2}, {kInf, 1},  {-1e30f, 100},
+                                                  {7.0f, 0}, {-0.0f, 1}};
+  for (const auto& [value, times] : some) {
+    counted.add(value, times);
+    values.insert(values.end(), times, value);
+  }
+  EXPECT_TRUE(counted == sketch_of(values));
+}
+
 TEST(QuantileSketch, OfAHandfulByHand) {
   const QuantileSketch sketch = sketch_of({-4, 0, 1, -1, 2, kNan, 0, -kInf});
   EXPECT_EQ(sketch.count(), 6u);
