@@ -156,7 +156,17 @@ void LineSums::add_rows(MatrixView<const T> x, std::span<PowerSums> sums) {
         if (!finite) state.clean(rows, cols, c);
         TileColumns& columns = state.tiles[c / kTileCols];
         state.kernel.raise(&state.tile, cols, static_cast<std::uint32_t>(rows_ + first), &columns);
-        add_tile(&state.tile, rows, cols, state.lanes, &columns);
+        // The tile to the right, else the first of the rows below.
+        tensor_stats::NextTile next;
+        if (c + kTileCols < chunk_end) {
+          next.first = reinterpret_cast<const std::byte*>(from + kTileCols);
+        } else if (first + kTileRows < x.rows()) {
+          next.first = reinterpret_cast<const std::byte*>(x.data() +
+                                                          (first + kTileRows) * x.stride() + chunk);
+        }
+        next.stride = x.stride() * sizeof(T);
+        next.width = sizeof(T);
+        add_tile(&state.tile, rows, cols, state.lanes, &columns, next);
       }
       for (std::size_t r = 0; r < rows; ++r) {
         PowerSums part = state.row(r, chunk_end - chunk, detail_);

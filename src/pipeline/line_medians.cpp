@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Rows are selected as they come. Columns are read in blocks as wide as 32 MB allow, piece by piece
+// Rows are selected as they come. Columns are read in blocks as wide as 64 MB allow, piece by piece
 // of every row: the whole matrix once, whatever its size.
 
 #include "pipeline/line_medians.hpp"
@@ -43,7 +43,7 @@ Result<std::vector<double>> row_medians(const StoredRows& stored, Executor& exec
 }
 
 Result<std::vector<double>> column_medians(const StoredRows& stored, Executor& executor) {
-  constexpr std::size_t kBytes = std::size_t{32} << 20;
+  constexpr std::size_t kBytes = std::size_t{64} << 20;
   const std::size_t width =
       std::clamp<std::size_t>(kBytes / (stored.rows * sizeof(float)), 1, stored.cols);
   std::vector<double> medians(stored.cols, kNone);

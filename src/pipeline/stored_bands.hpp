@@ -72,7 +72,7 @@ class Bands {
     const std::size_t row = stored.cols * stored.width();
     if (row == 0) return kMost;
     if (row <= kBytes / kTile) return std::min(kMost, kBytes / row / kTile * kTile);
-    return std::clamp<std::size_t>(4 * kBytes / row, 1, kTile);
+    return std::clamp<std::size_t>(2 * kBytes / row, 1, kTile);
   }
 
   const StoredRows* stored_;

@@ -131,7 +131,8 @@ TEST_P(Tiles, GiveTheBitsOfTheSpecification) {
                      : with.load_f32(floats.data(), stride, rows, cols, &sums.tile, sums.lanes);
             EXPECT_TRUE(finite) << what;
             with.raise(&sums.tile, cols, bf16 ? 16 : 0, &sums.columns);
-            (bf16 ? with.add : with.add_powers)(&sums.tile, rows, cols, sums.lanes, &sums.columns);
+            (bf16 ? with.add : with.add_powers)(&sums.tile, rows, cols, sums.lanes, &sums.columns,
+                                                {});
           };
           run(entry, *found);
           run(reference, *expected);
@@ -176,7 +177,7 @@ TEST(Tiles, AreSummedAsTheContractSays) {
   const auto& entry = scalar::tensor_stats_entry;
   ASSERT_TRUE(entry.load_f32(x.data(), x.size(), 1, x.size(), &sums->tile, sums->lanes));
   entry.raise(&sums->tile, x.size(), 7, &sums->columns);
-  entry.add_powers(&sums->tile, 1, x.size(), sums->lanes, &sums->columns);
+  entry.add_powers(&sums->tile, 1, x.size(), sums->lanes, &sums->columns, {});
   const RowLanes& row = sums->lanes[0];
   EXPECT_EQ(row.sum[0], -1);
   EXPECT_EQ(row.sum[1], 3);

@@ -292,10 +292,14 @@ QUELL_INLINE void add_four(const float* x, Sums& column, family::RowLanes& row, 
 // The ten sums of eight columns stay in registers over all rows.
 template <bool kPowers>
 void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
-         family::TileColumns* columns) {
+         family::TileColumns* columns, const family::NextTile& next) {
+  // A line of memory is 32 or 16 columns.
+  const std::size_t line = 64 / (next.width != 0 ? next.width : 1);
   for (std::size_t c = 0; c < cols; c += 8) {
     Sums low = tile_sums(columns, c), high = tile_sums(columns, c + 4);
+    const bool fetch = next.first != nullptr && c % line == 0;
     for (std::size_t r = 0; r < rows; ++r) {
+      if (fetch) _mm_prefetch(next.first + r * next.stride + c * next.width, _MM_HINT_T0);
       add_four<kPowers>(tile->x[r] + c, low, lanes[r], c % 16);
       add_four<kPowers>(tile->x[r] + c + 4, high, lanes[r], c % 16 + 4);
     }

@@ -145,15 +145,22 @@ QUELL_INLINE void raise_lanes(float* most, __m512 magnitude) {
   _mm512_store_ps(most, larger_of(_mm512_load_ps(most), magnitude));
 }
 
-// Maxima are those of the sixteen bits below the sign, 32 at a time. A value becomes a float by
-// moving its word to the upper half of a double word: one permutation that leaves zeros below.
+/// 32 words as the upper halves of 32 double words, in order: unpacking takes four words from each
+/// 128 bits, so those that belong together are brought together before.
+struct Widened {
+  __m512i low, high;
+};
+QUELL_INLINE Widened widened(__m512i words) {
+  const __m512i order = _mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0);
+  const __m512i zero = _mm512_setzero_si512();
+  const __m512i mixed = _mm512_permutexvar_epi64(order, words);
+  return {_mm512_unpacklo_epi16(zero, mixed), _mm512_unpackhi_epi16(zero, mixed)};
+}
+
+// Maxima are those of the sixteen bits below the sign, 32 at a time.
 bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std::size_t cols,
                family::Tile* tile, family::RowLanes* lanes) {
   const __m512i zero = _mm512_setzero_si512();
-  const __m512i low = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0,
-                                       6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
-  const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi32(16 << 16));
-  const __mmask32 upper = 0xaaaaaaaau;
   __m512i row_max[family::kTileRows];
   for (std::size_t r = 0; r < rows; ++r) row_max[r] = zero;
   __m512i all = zero;
@@ -162,8 +169,6 @@ bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std
     __m512i most = zero, argmax = zero;
     for (std::size_t r = 0; r < rows; ++r) {
       const std::uint16_t* from = x + r * stride + c;
-      // The next tile: it arrives while this one is summed.
-      _mm_prefetch(from + family::kTileCols, _MM_HINT_T0);
       const __m512i w = _mm512_maskz_loadu_epi16(words, from);
       const __m512i magnitude = _mm512_and_si512(w, _mm512_set1_epi16(0x7fff));
       const __mmask32 larger = _mm512_cmpgt_epu16_mask(magnitude, most);
@@ -171,13 +176,14 @@ bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std
       most = _mm512_max_epu16(most, magnitude);
       row_max[r] = _mm512_max_epu16(row_max[r], magnitude);
       float* to = tile->x[r] + c;
-      _mm512_store_si512(to, _mm512_maskz_permutexvar_epi16(upper, low, w));
-      _mm512_store_si512(to + 16, _mm512_maskz_permutexvar_epi16(upper, high, w));
+      const Widened values = widened(w);
+      _mm512_store_si512(to, values.low);
+      _mm512_store_si512(to + 16, values.high);
     }
     all = _mm512_max_epu16(all, most);
-    _mm512_store_si512(tile->column_max + c, _mm512_maskz_permutexvar_epi16(upper, low, most));
-    _mm512_store_si512(tile->column_max + c + 16,
-                       _mm512_maskz_permutexvar_epi16(upper, high, most));
+    const Widened maxima = widened(most);
+    _mm512_store_si512(tile->column_max + c, maxima.low);
+    _mm512_store_si512(tile->column_max + c + 16, maxima.high);
     _mm512_store_si512(tile->column_argmax + c,
                        _mm512_cvtepu16_epi32(_mm512_castsi512_si256(argmax)));
     _mm512_store_si512(tile->column_argmax + c + 16,
@@ -253,12 +259,22 @@ QUELL_INLINE void store_group(double* sums, const GroupSum& group) {
 // each sum: vectors 0 and 2 of a group go to the first, 1 and 3 to the second.
 template <bool kPowers>
 void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
-         family::TileColumns* columns) {
+         family::TileColumns* columns, const family::NextTile& next) {
   for (std::size_t c = 0; c < cols; c += 32) {
+    // 32 columns are one or two lines of memory. Where nothing is next the tile itself is
+    // "fetched".
+    const std::byte* fetch = reinterpret_cast<const std::byte*>(tile);
+    std::size_t second = 0;
+    if (next.first != nullptr) {
+      fetch = next.first + c * next.width;
+      second = next.width > 2 ? 64 : 0;
+    }
     GroupSum sum = load_group(columns->sum + c), sum2 = load_group(columns->sum2 + c);
     GroupSum sum3 = load_group(columns->sum3 + c), sum4 = load_group(columns->sum4 + c);
     GroupSum sum_abs = load_group(columns->sum_abs + c);
     for (std::size_t r = 0; r < rows; ++r) {
+      _mm_prefetch(fetch + r * next.stride, _MM_HINT_T0);
+      _mm_prefetch(fetch + r * next.stride + second, _MM_HINT_T0);
       const float* x = tile->x[r] + c;
       family::RowLanes& row = lanes[r];
       QUELL_UNROLL

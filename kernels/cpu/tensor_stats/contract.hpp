@@ -66,6 +66,14 @@ struct alignas(64) TileColumns {
   std::uint32_t argmax[kTileCols];  // row
 };
 
+/// Where the values of the tile after this one lie: `stride` bytes from row to row, `width` bytes
+/// an element. Fetching them while a tile is added hides the memory behind the arithmetic; all at
+/// once, when they are loaded, they would wait for each other. Null: nowhere.
+struct NextTile {
+  const std::byte* first = nullptr;
+  std::size_t stride = 0, width = 0;
+};
+
 struct Entry {
   Isa isa;
   /// Sums of n <= kChunk elements.
@@ -87,11 +95,11 @@ struct Entry {
   /// Raises maxima of columns where those of the tile, whose first row is `first_row`, are larger.
   void (*raise)(const Tile* tile, std::size_t cols, std::uint32_t first_row, TileColumns* columns);
   /// Adds a tile of finite values to the columns and to sum_abs of the rows or, in `add_powers`, to
-  /// all sums of the rows.
+  /// all sums of the rows. Meanwhile `next` may be fetched from memory.
   void (*add)(const Tile* tile, std::size_t rows, std::size_t cols, RowLanes* lanes,
-              TileColumns* columns);
+              TileColumns* columns, const NextTile& next);
   void (*add_powers)(const Tile* tile, std::size_t rows, std::size_t cols, RowLanes* lanes,
-                     TileColumns* columns);
+                     TileColumns* columns, const NextTile& next);
 };
 
 /// Best first, scalar last.

@@ -138,7 +138,7 @@ void raise(const family::Tile* tile, std::size_t cols, std::uint32_t first_row,
 
 template <bool kPowers>
 void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
-         family::TileColumns* columns) {
+         family::TileColumns* columns, const family::NextTile&) {
   for (std::size_t r = 0; r < rows; ++r) {
     family::RowLanes& row = lanes[r];
     for (std::size_t c = 0; c < cols; ++c) {
