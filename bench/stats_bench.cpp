@@ -72,10 +72,13 @@ void sum_lines(LineSums::Rows detail, Sums& sums, std::vector<pipeline::WordCoun
         const std::size_t band = counts.empty() ? LineSums::kRows : 16;
         for (std::size_t r = first; r < std::min(first + LineSums::kRows, kRows); r += band) {
           const auto rows = x.rows_from(r, std::min(band, kRows - r));
-          blocks[i].add(rows, std::span(sums.rows).subspan(r, rows.rows()));
-          for (std::size_t k = 0; !counts.empty() && k < rows.rows(); ++k) {
-            counts[slot].add(rows.row(k));
-          }
+          const auto of_rows = std::span(sums.rows).subspan(r, rows.rows());
+          const bool together_with_counts = detail == LineSums::Rows::magnitudes;
+          blocks[i].add(rows, of_rows,
+                        counts.empty() || !together_with_counts ? std::span<std::uint32_t>()
+                                                                : counts[slot].counts());
+          if (counts.empty() || together_with_counts) continue;
+          for (std::size_t k = 0; k < rows.rows(); ++k) counts[slot].add(rows.row(k));
         }
       }
     });

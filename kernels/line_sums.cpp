@@ -129,7 +129,9 @@ void LineSums::clear() noexcept {
 }
 
 template <typename T>
-void LineSums::add_rows(MatrixView<const T> x, std::span<PowerSums> sums) {
+void LineSums::add_rows(MatrixView<const T> x, std::span<PowerSums> sums,
+                        std::span<std::uint32_t> counts) {
+  QUELL_ASSERT(counts.empty() || (counts.size() == 0x10000 && detail_ == Rows::magnitudes));
   QUELL_ASSERT(x.cols() == cols_ && sums.size() == x.rows() && rows_ + x.rows() <= kRows);
   State& state = *state_;
   const auto add_tile = detail_ == Rows::powers ? state.kernel.add_powers : state.kernel.add;
@@ -166,6 +168,13 @@ void LineSums::add_rows(MatrixView<const T> x, std::span<PowerSums> sums) {
         }
         next.stride = x.stride() * sizeof(T);
         next.width = sizeof(T);
+        if constexpr (std::is_same_v<T, std::uint16_t>) {
+          if (!counts.empty()) {
+            state.kernel.add_counting(&state.tile, rows, cols, state.lanes, &columns, next,
+                                      {from, x.stride(), counts.data()});
+            continue;
+          }
+        }
         add_tile(&state.tile, rows, cols, state.lanes, &columns, next);
       }
       for (std::size_t r = 0; r < rows; ++r) {
@@ -184,10 +193,11 @@ void LineSums::add_rows(MatrixView<const T> x, std::span<PowerSums> sums) {
 }
 
 void LineSums::add(MatrixView<const float> x, std::span<PowerSums> sums) {
-  add_rows(x, sums);
+  add_rows(x, sums, {});
 }
-void LineSums::add(MatrixView<const std::uint16_t> bf16, std::span<PowerSums> sums) {
-  add_rows(bf16, sums);
+void LineSums::add(MatrixView<const std::uint16_t> bf16, std::span<PowerSums> sums,
+                   std::span<std::uint32_t> counts) {
+  add_rows(bf16, sums, counts);
 }
 
 void LineSums::merge_into(std::span<PowerSums> columns, std::size_t first_col,

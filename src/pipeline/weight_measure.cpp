@@ -154,11 +154,14 @@ class FirstPass {
     for (std::size_t r = first_row; r < end; r += bands.rows()) {
       const std::size_t count = std::min(bands.rows(), end - r);
       QUELL_TRY(bands.read(r, count));
+      const std::span<PowerSums> sums = std::span(gathered_.rows).subspan(r, count);
       if (stored_.type == Type::bf16) {
+        block.lines.add(bands.words(), sums, words.counts());
         add_band(bands.words(), r, block);
-      } else {
-        add_band(bands.floats(), r, block);
+        continue;
       }
+      block.lines.add(bands.floats(), sums);
+      add_band(bands.floats(), r, block);
       if (stored_.type == Type::f32) {
         count_floats(bands.all_floats(), words, block);
       } else {
@@ -170,8 +173,8 @@ class FirstPass {
 
   template <typename T>
   void add_band(MatrixView<const T> band, std::size_t first_row, Block& block) {
-    const std::span<PowerSums> sums = std::span(gathered_.rows).subspan(first_row, band.rows());
-    block.lines.add(band, sums);
+    const std::span<const PowerSums> sums =
+        std::span(gathered_.rows).subspan(first_row, band.rows());
     stats::screen(band, levels_,
                   std::span(gathered_.row_screen.at_least_low).subspan(first_row, band.rows()),
                   std::span(gathered_.row_screen.at_most_high).subspan(first_row, band.rows()),

@@ -236,6 +236,33 @@ void expect_same(const Both& found, const Both& expected, bool powers_of_rows) {
   }
 }
 
+TEST_F(Sums, OfLinesCountWordsBeside) {
+  // Whole tiles and a ragged one.
+  const std::size_t rows = 35, cols = 2 * 256 + 100, stride = cols + 3;
+  std::vector<std::uint16_t> words(rows * stride);
+  Numbers numbers(7);
+  for (std::uint16_t& word : words) word = float_to_bf16(numbers.bell());
+  words[300] = 0x7F80;
+  words[20 * stride + 611] = 0xFFFF;
+  const MatrixView<const std::uint16_t> x(words.data(), rows, cols, stride);
+  std::vector<std::uint32_t> expected(0x10000, 5);
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (const std::uint16_t word : x.row(r)) ++expected[word];
+  }
+  const Both plain = line_sums(x, rows, LineSums::Rows::magnitudes);
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+    set_isa_cap(isa);
+    std::vector<std::uint32_t> counts(0x10000, 5);
+    Both found{std::vector<PowerSums>(rows), std::vector<PowerSums>(cols)};
+    LineSums lines(cols, LineSums::Rows::magnitudes);
+    lines.add(x, found.rows, counts);
+    lines.merge_into(found.columns, 0, 0);
+    EXPECT_EQ(counts, expected);
+    expect_same(found, plain, false);
+  }
+  clear_isa_cap();
+}
+
 TEST_F(Sums, OfLinesAgreeWithTheSeparateSums) {
   const std::pair<std::size_t, std::size_t> shapes[] = {{1, 1},   {1, 9001},  {1100, 1},
                                                         {17, 33}, {513, 300}, {530, 4099}};

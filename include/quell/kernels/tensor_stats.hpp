@@ -64,7 +64,10 @@ class LineSums {
 
   /// The next rows; `sums` has one element for each. All rows together are at most kRows.
   void add(MatrixView<const float> x, std::span<PowerSums> sums);
-  void add(MatrixView<const std::uint16_t> bf16, std::span<PowerSums> sums);
+  /// `counts`, if not empty: 65,536 counters, to which the words of the rows are added; only with
+  /// Rows::magnitudes.
+  void add(MatrixView<const std::uint16_t> bf16, std::span<PowerSums> sums,
+           std::span<std::uint32_t> counts = {});
   /// Merges the sums of columns [first_col, first_col + columns.size()) into `columns`, which hold
   /// the `first_row` rows before; argmax_abs is the row.
   void merge_into(std::span<PowerSums> columns, std::size_t first_col,
@@ -75,7 +78,7 @@ class LineSums {
  private:
   struct State;
   template <typename T>
-  void add_rows(MatrixView<const T> x, std::span<PowerSums> sums);
+  void add_rows(MatrixView<const T> x, std::span<PowerSums> sums, std::span<std::uint32_t> counts);
   std::size_t cols_ = 0, rows_ = 0;
   Rows detail_;
   std::unique_ptr<State> state_;

@@ -308,10 +308,21 @@ void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::R
   }
 }
 
+void add_counting(const family::Tile* tile, std::size_t rows, std::size_t cols,
+                  family::RowLanes* lanes, family::TileColumns* columns,
+                  const family::NextTile& next, const family::CountedWords& words) {
+  for (std::size_t r = 0; r < rows; ++r) {
+    const std::uint16_t* row = words.first + r * words.stride;
+    for (std::size_t c = 0; c < cols; ++c) ++words.counts[row[c]];
+  }
+  add<false>(tile, rows, cols, lanes, columns, next);
+}
+
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {
-    Isa::avx2, chunk, find, columns, load_bf16, load_f32, raise, add<false>, add<true>};
+extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx2,    chunk,    find,  columns,
+                                                       load_bf16,    load_f32, raise, add<false>,
+                                                       add_counting, add<true>};
 
 }  // namespace quell::kernels::avx2
 QUELL_TARGET_END

@@ -255,11 +255,21 @@ QUELL_INLINE void store_group(double* sums, const GroupSum& group) {
   for (int i = 0; i < 4; ++i) _mm512_store_pd(sums + 8 * i, group.lane[i]);
 }
 
+QUELL_INLINE void count_four(const std::uint16_t* words, std::uint32_t* counts) {
+  std::uint64_t four = 0;
+  __builtin_memcpy(&four, words, sizeof four);
+  ++counts[four & 0xffff];
+  ++counts[(four >> 16) & 0xffff];
+  ++counts[(four >> 32) & 0xffff];
+  ++counts[four >> 48];
+}
+
 // The twenty sums of 32 columns stay in registers over all rows. A row has two vectors of lanes for
 // each sum: vectors 0 and 2 of a group go to the first, 1 and 3 to the second.
-template <bool kPowers>
-void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
-         family::TileColumns* columns, const family::NextTile& next) {
+template <bool kPowers, bool kCount>
+QUELL_INLINE void add_tile(const family::Tile* tile, std::size_t rows, std::size_t cols,
+                           family::RowLanes* lanes, family::TileColumns* columns,
+                           const family::NextTile& next, const family::CountedWords& words) {
   for (std::size_t c = 0; c < cols; c += 32) {
     // 32 columns are one or two lines of memory. Where nothing is next the tile itself is
     // "fetched".
@@ -276,6 +286,7 @@ void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::R
       _mm_prefetch(fetch + r * next.stride, _MM_HINT_T0);
       _mm_prefetch(fetch + r * next.stride + second, _MM_HINT_T0);
       const float* x = tile->x[r] + c;
+      const std::uint16_t* counted = kCount ? words.first + r * words.stride + c : nullptr;
       family::RowLanes& row = lanes[r];
       QUELL_UNROLL
       for (int half = 0; half < 2; ++half) {
@@ -288,6 +299,10 @@ void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::R
         }
         QUELL_UNROLL
         for (int i = half; i < 4; i += 2) {
+          if constexpr (kCount) {
+            count_four(counted + 8 * i, words.counts);
+            count_four(counted + 8 * i + 4, words.counts);
+          }
           const __m512d d = _mm512_cvtps_pd(_mm256_load_ps(x + 8 * i));
           const __m512d q = _mm512_mul_pd(d, d);
           const __m512d magnitude = _mm512_abs_pd(d);
@@ -321,10 +336,32 @@ void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::R
   }
 }
 
+template <bool kPowers>
+void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
+         family::TileColumns* columns, const family::NextTile& next) {
+  add_tile<kPowers, false>(tile, rows, cols, lanes, columns, next, {});
+}
+
+void add_counting(const family::Tile* tile, std::size_t rows, std::size_t cols,
+                  family::RowLanes* lanes, family::TileColumns* columns,
+                  const family::NextTile& next, const family::CountedWords& words) {
+  if (cols == family::kTileCols) {
+    add_tile<false, true>(tile, rows, cols, lanes, columns, next, words);
+    return;
+  }
+  // Groups of 32 would count what is not there.
+  for (std::size_t r = 0; r < rows; ++r) {
+    const std::uint16_t* row = words.first + r * words.stride;
+    for (std::size_t c = 0; c < cols; ++c) ++words.counts[row[c]];
+  }
+  add<false>(tile, rows, cols, lanes, columns, next);
+}
+
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {
-    Isa::avx512, chunk, find, columns, load_bf16, load_f32, raise, add<false>, add<true>};
+extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx512,  chunk,    find,  columns,
+                                                       load_bf16,    load_f32, raise, add<false>,
+                                                       add_counting, add<true>};
 
 }  // namespace quell::kernels::avx512
 QUELL_TARGET_END
