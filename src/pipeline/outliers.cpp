@@ -134,6 +134,12 @@ io::Json OutlierReport::to_json(const std::function<std::string(std::int32_t)>& 
   io::Json json = io::Json::object();
   json.set("tokens", tokens);
   json.set("sequences", unsigned_of(sequences));
+  io::Json left_out = io::Json::array();
+  for (const ExcludedSequence& each : excluded) {
+    left_out.push(
+        io::Json::object({{"sequence", unsigned_of(each.sequence)}, {"place", each.place}}));
+  }
+  json.set("excluded", std::move(left_out));
   io::Json tensors = io::Json::array();
   for (const TensorOutliers& tensor : weights) tensors.push(tensor.to_json());
   for (const TensorOutliers& tensor : activations) tensors.push(tensor.to_json());

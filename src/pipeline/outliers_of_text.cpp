@@ -25,6 +25,8 @@ constexpr attention::SinkRule kSink;
 // A neuron of an MLP leads its layer if its maximum is this many times the median neuron's. Seen on
 // five small models: 10 to 65 where a massive activation begins, below 10 elsewhere.
 constexpr double kNeuronRatio = 10;
+// One sequence in so many may be left out because it is not finite.
+constexpr std::size_t kSequencesPerBroken = 100;
 
 /// Where tokens stand in a corpus.
 class Places {
@@ -126,6 +128,9 @@ class OutlierTap final : public engine::Tap {
     return measure == nullptr ? std::vector<double>() : measure->energies();
   }
 
+  /// Sequences with activations that are not finite, and where that began.
+  const std::map<std::size_t, std::string>& broken() const { return broken_; }
+
   /// Moves what was measured into the report; the tap is ready for the next layer.
   void finish(std::int32_t layer) {
     for (const auto& measure : measures_) report_.activations.push_back(measure->finish());
@@ -160,7 +165,10 @@ class OutlierTap final : public engine::Tap {
     Seen& seen = seen_[name];
     const std::size_t first = seen.sequences;
     const auto lengths = seen.take(corpus_.lengths, x.rows());
-    for (const MassiveHit& hit : find(name)->add(x, lengths, options_.massive, context_)) {
+    const std::uint64_t broken = find(name)->nonfinite();
+    const auto hits = find(name)->add(x, lengths, options_.massive, context_);
+    if (find(name)->nonfinite() != broken) find_broken(name, first, lengths, x);
+    for (const MassiveHit& hit : hits) {
       const std::size_t sequence = first + hit.sequence;
       MassiveActivation& to = massive_[{name, hit.channel}];
       // Hits of a sequence come largest first: only the first of a channel counts the sequence.
@@ -180,6 +188,21 @@ class OutlierTap final : public engine::Tap {
       to.ratio_to_median = hit.ratio_to_median;
     }
     return ok();
+  }
+
+  /// Which of the sequences from `first` on, those of `lengths`, are not finite.
+  void find_broken(const std::string& name, std::size_t first,
+                   std::span<const std::uint32_t> lengths, MatrixView<const float> x) {
+    std::size_t row = 0;
+    for (std::size_t s = 0; s < lengths.size(); ++s) {
+      for (const std::size_t end = row + lengths[s]; row < end; ++row) {
+        const auto values = x.row(row);
+        if (std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); })) {
+          continue;
+        }
+        broken_.emplace(first + s, name);
+      }
+    }
   }
 
   TensorMeasure* find(const std::string& name) {
@@ -245,6 +268,7 @@ class OutlierTap final : public engine::Tap {
   std::map<std::string, Seen> seen_;
   std::map<std::pair<std::string, std::size_t>, MassiveActivation> massive_;  // by place, channel
   std::map<std::pair<std::string, std::size_t>, std::size_t> last_;  // sequence of its last hit
+  std::map<std::size_t, std::string> broken_;
   LayerAttention attention_;
   LifeCycle life_;
   std::int64_t residual_layer_ = -2, inner_layer_ = -2;  // that life_ has seen
@@ -329,11 +353,12 @@ Result<double> block_outlier_ratio(const model::Model& model, std::uint32_t laye
   return stats::LayerOutliers{sums, above}.percent();
 }
 
-}  // namespace
-
-Status measure_activations(const model::Model& model, const calib::Corpus& corpus,
-                           const OutlierOptions& options, OutlierReport& report, Executor& executor,
-                           Observer& observer) {
+/// Adds what the corpus shows to the report; returns the sequences that are not finite.
+Result<std::map<std::size_t, std::string>> measure_all(const model::Model& model,
+                                                       const calib::Corpus& corpus,
+                                                       const OutlierOptions& options,
+                                                       OutlierReport& report, Executor& executor,
+                                                       Observer& observer) {
   report.tokens = corpus.ids.size();
   report.sequences = corpus.sequences();
   QUELL_TRY(engine, engine::Engine::create(model, executor));
@@ -360,6 +385,44 @@ Status measure_activations(const model::Model& model, const calib::Corpus& corpu
   const std::vector<double> shares = stats::sampling_probabilities(ratios).p;
   for (std::size_t l = 0; l < shares.size(); ++l) report.blocks[l].sampling_probability = shares[l];
   find_channels(model.config(), options, Places(corpus), report);
+  return tap.broken();
+}
+
+}  // namespace
+
+Status measure_activations(const model::Model& model, const calib::Corpus& corpus,
+                           const OutlierOptions& options, OutlierReport& report, Executor& executor,
+                           Observer& observer) {
+  const std::vector<TensorOutliers> weights = report.weights;
+  QUELL_TRY(broken, measure_all(model, corpus, options, report, executor, observer));
+  if (broken.empty()) return ok();
+  // What a broken sequence has in common with the others is measured already, so all is done again
+  // without it. Sequences do not see each other: the others stay finite.
+  const auto& [first, place] = *broken.begin();
+  const std::string what = std::to_string(broken.size()) + " of " +
+                           std::to_string(corpus.sequences()) +
+                           " sequences have activations that are not finite, the first one " +
+                           std::to_string(first) + " (counted from 0), from " + place + " on";
+  if (broken.size() * kSequencesPerBroken > corpus.sequences()) {
+    return Error{ErrorCode::numeric,
+                 what + "; one in " + std::to_string(kSequencesPerBroken) +
+                     " would be left out. The model overflows float32 there: look at its weights "
+                     "with `quell outliers` and no text, or leave such texts out"};
+  }
+  observer.note(what + "; left out");
+  calib::Corpus rest;
+  std::size_t at = 0;
+  for (std::size_t s = 0; s < corpus.sequences(); ++s) {
+    const auto begin = corpus.ids.begin() + static_cast<std::ptrdiff_t>(at);
+    at += corpus.lengths[s];
+    if (broken.contains(s)) continue;
+    rest.ids.insert(rest.ids.end(), begin, begin + corpus.lengths[s]);
+    rest.lengths.push_back(corpus.lengths[s]);
+  }
+  report = {};
+  report.weights = weights;
+  for (const auto& [sequence, where] : broken) report.excluded.push_back({sequence, where});
+  QUELL_TRY(measure_all(model, rest, options, report, executor, observer));
   return ok();
 }
 

@@ -120,6 +120,12 @@ std::vector<MassiveHit> TensorMeasure::add(MatrixView<const float> x,
   return hits;
 }
 
+std::uint64_t TensorMeasure::nonfinite() const noexcept {
+  std::uint64_t count = 0;
+  for (const kernels::PowerSums& column : columns_) count += column.nonfinite;
+  return count;
+}
+
 std::vector<double> TensorMeasure::energies() const {
   std::vector<double> sums;
   for (const kernels::PowerSums& column : columns_) sums.push_back(column.sum2);

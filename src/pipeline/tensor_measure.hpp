@@ -37,6 +37,8 @@ class TensorMeasure {
   std::vector<MassiveHit> add(MatrixView<const float> x, std::span<const std::uint32_t> lengths,
                               const stats::MassiveRule& rule, kernels::Context& context);
   TensorOutliers finish() const;
+  /// Elements so far that are not finite.
+  std::uint64_t nonfinite() const noexcept;
   /// Sum of x^2 over all rows, for each column.
   std::vector<double> energies() const;
 

@@ -156,24 +156,47 @@ TEST(W05, OneHugeWeightIsTheOutlierAndSpoilsNoNumber) {
   EXPECT_NEAR(tensor->find("median")->as_number(), 1.75e-3, 1e-5);
 }
 
-TEST(H07, ActivationsThatAreNotFiniteAreCountedAndLeftOut) {
-  ChangedModel model;
-  // Only the token "z" has something in channel 3, and the norm's weight takes it to infinity.
-  for (std::size_t token = 0; token < 300; ++token) {
-    model.set("model.embed_tokens.weight", token * 64 + 3, token == 'z' ? 100.0F : 0.0F);
+struct Overflowing : ChangedModel {
+  /// Only the token "z" has something in channel 3, and the norm's weight takes it to infinity.
+  Overflowing() {
+    for (std::size_t token = 0; token < 300; ++token) {
+      set("model.embed_tokens.weight", token * 64 + 3, token == 'z' ? 100.0F : 0.0F);
+    }
+    set("model.layers.0.input_layernorm.weight", 3, 3e38F);
   }
-  model.set("model.layers.0.input_layernorm.weight", 3, 3e38F);
-  const std::string path = model.write(), text = (model.folder / "text.txt").string();
-  std::string words;
-  for (int i = 0; i < 40; ++i) words += "the river ran down to the sea ";
-  write_bytes(text, words + "z " + words);
-  const io::Json report =
-      quell_json({"outliers", path, "--calib", text, "--seqlen", "64", "--samples", "1000"});
+  /// `outliers` on documents of which the second has the token.
+  std::vector<std::string> arguments(std::size_t documents) const {
+    std::string words;
+    for (std::size_t i = 0; i < documents; ++i) {
+      words += i == 1 ? "a z\n<|endoftext|>\n" : "the river ran down to the sea\n<|endoftext|>\n";
+    }
+    const std::string text = (folder / "text.txt").string();
+    write_bytes(text, words);
+    return {"outliers", write(), "--calib", text, "--documents", "--samples", "1000"};
+  }
+};
+
+TEST(H07, SequencesThatAreNotFiniteAreNamedCountedAndLeftOut) {
+  const Overflowing model;
+  const io::Json report = quell_json(model.arguments(100));
+  ASSERT_EQ(report.find("excluded")->items().size(), 1U);
+  EXPECT_EQ(report.find("excluded")->items()[0].find("sequence")->as_integer(), 1);
+  EXPECT_EQ(report.find("excluded")->items()[0].find("place")->as_string(), "layers.0.qkv_in");
+  EXPECT_EQ(report.find("sequences")->as_integer(), 99);
   const io::Json* input = tensor_of(report, "layers.0.qkv_in");
-  EXPECT_EQ(input->find("nonfinite")->as_integer(), 1);
-  EXPECT_EQ(tensor_of(report, "embedding")->find("nonfinite")->as_integer(), 0);
+  EXPECT_EQ(input->find("nonfinite")->as_integer(), 0);
   EXPECT_LT(input->find("absmax")->as_number(), 100);
-  EXPECT_TRUE(std::isfinite(input->find("excess_kurtosis")->as_number()));
+  const Ended text = quell(model.arguments(100));
+  EXPECT_EQ(text.code, 0);
+  EXPECT_NE(text.err.find("1 of 100 sequences"), std::string::npos) << text.err;
+}
+
+TEST(H07, MoreThanOneInAHundredIsAnError) {
+  const Ended ended = quell(Overflowing().arguments(99));
+  EXPECT_EQ(ended.code, 5);
+  EXPECT_NE(ended.err.find("1 of 99 sequences"), std::string::npos) << ended.err;
+  EXPECT_NE(ended.err.find("layers.0.qkv_in"), std::string::npos) << ended.err;
+  EXPECT_EQ(ended.out, "");
 }
 
 TEST(H08, OneMassiveActivationIsReportedAndKeptFromTheFirstToken) {

@@ -143,6 +143,12 @@ struct LifeCycleEvent {
 };
 std::string_view to_string(LifeCycleEvent::Kind kind) noexcept;
 
+/// A sequence that was left out, because activations of it are not finite from `place` on.
+struct ExcludedSequence {
+  std::size_t sequence = 0;  // of the corpus, from 0
+  std::string place;
+};
+
 struct OutlierOptions {
   stats::MassiveRule massive;
   stats::SystematicRule systematic;
@@ -153,7 +159,8 @@ struct OutlierOptions {
 struct OutlierReport {
   std::vector<TensorOutliers> weights, activations;  // in order of computation
   std::uint64_t tokens = 0;
-  std::size_t sequences = 0;
+  std::size_t sequences = 0;               // without those
+  std::vector<ExcludedSequence> excluded;  // at most one in a hundred
   std::vector<MassiveActivation> massive;  // in order of layers, then the largest first
   std::vector<ChannelOutlier> channels;
   std::vector<AttentionSink> sinks;
@@ -172,7 +179,8 @@ Result<std::vector<TensorOutliers>> measure_weights(const model::Model& model, E
                                                     Observer& observer);
 
 /// Adds what a corpus shows: all inputs of linear layers, the residual stream after the embedding
-/// and after every block, and attention.
+/// and after every block, and attention. Error: numeric (more than one sequence in a hundred has
+/// activations that are not finite).
 Status measure_activations(const model::Model& model, const calib::Corpus& corpus,
                            const OutlierOptions& options, OutlierReport& report, Executor& executor,
                            Observer& observer);
