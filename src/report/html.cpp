@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The HTML writer: one file, its style inside, no scripts.
+// The HTML writer: one file, its style inside, no scripts. Long tables and pages are folded; on
+// paper the tables are open, and of a page stands its brief line (hundreds of pages with pictures
+// are a book).
 
 #include "quell/report/write.hpp"
 #include "report/svg.hpp"
@@ -24,20 +26,24 @@ h3{font-size:1rem;margin:1.4rem 0 .3rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.8rem 0}
 dt{color:var(--soft)}dd{margin:0}
 .wide{overflow-x:auto;margin:.4rem 0}
+.row{display:flex;flex-wrap:wrap;gap:.2rem 1.6rem}.row>.wide{max-width:100%}
 table{border-collapse:collapse;font-size:.88rem}
 th,td{padding:.22rem .7rem .22rem 0;text-align:left;border-bottom:1px solid var(--edge);white-space:nowrap}
 th{color:var(--soft);font-weight:600}
 .number{text-align:right;font-variant-numeric:tabular-nums}
 summary{cursor:pointer;font-weight:600;margin:1.4rem 0 .3rem}
+.page{border-bottom:1px solid var(--edge)}.page>summary{margin:.3rem 0}
+.brief{color:var(--soft);font-weight:400;font-size:.88rem;margin-left:.6rem}
 svg{display:block;height:auto;font:11px system-ui,"DejaVu Sans",sans-serif}
 svg text{fill:var(--text)}.grid{stroke:var(--edge)}.level{stroke:var(--soft);stroke-dasharray:5 4}
 .cell:hover{stroke:var(--text);stroke-width:2}
-.line{fill:none;stroke-width:2}
+.line{fill:none;stroke-width:2}.thin{fill:none;stroke-width:1.2}.bar{fill:var(--c0)}.bar:hover{fill:var(--c1)}
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1);stroke-dasharray:7 3}.c2{stroke:var(--c2);stroke-dasharray:2 3}
 .c3{stroke:var(--c3);stroke-dasharray:9 3 2 3}.c4{stroke:var(--c4);stroke-dasharray:12 4}.c5{stroke:var(--c5)}
 .dot{fill:var(--page);stroke-width:2;stroke-dasharray:none}
 footer{margin-top:2.5rem;font-size:.88rem;color:var(--soft)}
-@media print{body{max-width:none;padding:0}svg{max-width:100%}.wide{overflow:visible}h2{break-after:avoid}table,svg{break-inside:avoid}}
+@media print{body{max-width:none;padding:0}svg{max-width:100%}.wide{overflow:visible}h2,h3,summary{break-after:avoid}
+svg,tr{break-inside:avoid}th,td{white-space:normal}.folded::details-content{content-visibility:visible;block-size:auto}}
 )";
 
 constexpr std::size_t kLongTable = 16;
@@ -63,8 +69,8 @@ struct Writer {
     // Long tables open on demand. One that can be wider than the page scrolls by itself, so it can
     // be reached by keyboard.
     const bool folded = table.rows.size() > kLongTable && !table.title.empty();
-    std::string out = folded ? "<details><summary>" + escape_html(table.title) + " (" +
-                                   std::to_string(table.rows.size()) + " rows)</summary>"
+    std::string out = folded ? "<details class=\"folded\"><summary>" + escape_html(table.title) +
+                                   " (" + std::to_string(table.rows.size()) + " rows)</summary>"
                              : heading(table.title);
     out += "<div class=\"wide\" tabindex=\"0\"><table><thead><tr>";
     const auto cell = [](const char* tag, const Column& column, const std::string& text) {
@@ -80,15 +86,34 @@ struct Writer {
     }
     return out + "</tbody></table></div>" + (folded ? "</details>\n" : "\n");
   }
-  std::string operator()(const HeatStrip& strip) const { return picture(strip.title, strip); }
-  std::string operator()(const LinePlot& plot) const { return picture(plot.title, plot); }
+  std::string operator()(const HeatStrip& strip) const {
+    return heading(strip.title) + scrolling(svg_of(strip)) + "\n";
+  }
+  std::string operator()(const LinePlot& plot) const {
+    return heading(plot.title) + scrolling(svg_of(plot)) + "\n";
+  }
+  std::string operator()(const Histogram& histogram) const {
+    if (histogram.curves.empty()) return {};
+    return heading(histogram.title) + scrolling(svg_of(histogram)) + "\n";
+  }
+  std::string operator()(const Profile& profile) const {
+    if (profile.curves.empty()) return {};
+    return heading(profile.title) + "<div class=\"row\">" + scrolling(svg_of(profile, false)) +
+           scrolling(svg_of(profile, true)) + "</div>\n";
+  }
 
  private:
-  template <typename Picture>
-  static std::string picture(const std::string& title, const Picture& drawn) {
-    return heading(title) + "<div class=\"wide\" tabindex=\"0\">" + svg_of(drawn) + "</div>\n";
+  static std::string scrolling(const std::string& picture) {
+    return "<div class=\"wide\" tabindex=\"0\">" + picture + "</div>";
   }
 };
+
+std::string html_of(const Page& page) {
+  std::string out = "<details class=\"page\"><summary>" + escape_html(page.title) +
+                    "<span class=\"brief\">" + escape_html(page.brief) + "</span></summary>\n";
+  for (const Block& block : page.blocks) out += std::visit(Writer{}, block);
+  return out + "</details>\n";
+}
 
 }  // namespace
 
@@ -103,6 +128,7 @@ std::string write_html(const Document& document) {
   for (const Section& section : document.sections) {
     out += "<section><h2>" + escape_html(section.title) + "</h2>\n";
     for (const Block& block : section.blocks) out += std::visit(Writer{}, block);
+    for (const Page& page : section.pages) out += html_of(page);
     out += "</section>\n";
   }
   out += "<footer>" + html_of(document.provenance) + "</footer>\n</body></html>\n";

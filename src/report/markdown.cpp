@@ -4,6 +4,7 @@
 
 #include "quell/io/printable.hpp"
 #include "quell/report/write.hpp"
+#include "report/shades.hpp"
 #include "report/svg.hpp"
 
 namespace quell::report {
@@ -78,6 +79,22 @@ struct Writer {
     }
     return heading(plot.title + " (" + plot.y_name + ")") + table_of(columns, rows);
   }
+  std::string operator()(const Histogram& histogram) const {
+    return verbatim(shades_of(histogram));
+  }
+  std::string operator()(const Profile& profile) const { return verbatim(shades_of(profile)); }
+
+ private:
+  /// A block set off by four spaces, in which nothing is markup.
+  static std::string verbatim(const std::string& lines) {
+    std::string out;
+    for (std::size_t at = 0; at < lines.size();) {
+      const std::size_t end = lines.find('\n', at) + 1;
+      out += "    " + lines.substr(at, end - at);
+      at = end;
+    }
+    return out + "\n";
+  }
 };
 
 }  // namespace
@@ -88,6 +105,10 @@ std::string write_markdown(const Document& document) {
   for (const Section& section : document.sections) {
     out += "## " + escaped(section.title) + "\n\n";
     for (const Block& block : section.blocks) out += std::visit(Writer{}, block);
+    for (const Page& page : section.pages) {
+      out += "#### " + escaped(page.title) + "\n\n" + escaped(page.brief) + "\n\n";
+      for (const Block& block : page.blocks) out += std::visit(Writer{}, block);
+    }
   }
   return out + "---\n\n" + facts_of(document.provenance);
 }

@@ -35,28 +35,35 @@ std::string colour_at(double level) {
   return fmt::format("#{:02x}{:02x}{:02x}", mix(a.r, b.r), mix(a.g, b.g), mix(a.b, b.b));
 }
 
-// Widths of text are estimated: 6.6 units a character at the size the style sheet sets.
-constexpr double kCharacter = 6.6;
+}  // namespace
 
-std::string text_at(double x, double y, std::string_view anchor, const std::string& text,
-                    std::string_view extra = "") {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\"{}>{}</text>", x, y, anchor,
-                     extra, escape_html(text));
+double text_width(std::string_view text) {
+  // Widths of a wide sans serif (DejaVu Sans) at 11 units, which others seldom exceed.
+  constexpr std::string_view kNarrow = "iljI.,:;'|!()[]{}frt \\/-\"";
+  constexpr std::string_view kWide = "mwMW@%+=<>#~^OQGNDH";
+  double width = 0;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x80 && byte < 0xC0) continue;  // inside a code point
+    width += byte >= 0x80                      ? 12
+             : kNarrow.find(c) != kNarrow.npos ? 4.8
+             : kWide.find(c) != kWide.npos     ? 11
+                                               : 7.6;
+  }
+  return width;
 }
 
-double longest(const std::vector<std::string>& names) {
-  std::size_t most = 0;
-  for (const std::string& name : names) most = std::max(most, name.size());
-  return static_cast<double>(most);
+double widest(const std::vector<std::string>& texts) {
+  double most = 0;
+  for (const std::string& text : texts) most = std::max(most, text_width(io::printable(text)));
+  return most;
 }
 
-/// Every how many places a name is written so that names do not touch.
-std::size_t name_step(const std::vector<std::string>& names, double width_of_place) {
-  const double needed = (longest(names) + 1) * kCharacter;
-  return std::max<std::size_t>(1, static_cast<std::size_t>(std::ceil(needed / width_of_place)));
+std::string text_at(double x, double y, std::string_view anchor, const std::string& text) {
+  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>", x, y, anchor,
+                     escape_html(text));
 }
 
-/// Round numbers between low and high, four or so.
 std::vector<double> ticks(double low, double high) {
   std::vector<double> found;
   const double raw = (high - low) / 4;
@@ -72,6 +79,63 @@ std::vector<double> ticks(double low, double high) {
     found.push_back(std::abs(tick) < 1e-9 * step ? 0 : tick);
   }
   return found;
+}
+
+std::vector<double> log_ticks(double low, double high) {
+  std::vector<double> found;
+  const double slack = 1e-9;
+  const int first = static_cast<int>(std::ceil(std::log10(low) - slack));
+  const int last = static_cast<int>(std::floor(std::log10(high) + slack));
+  if (last - first >= 1) {
+    const int step = (last - first + 4) / 5;
+    for (int power = first; power <= last; power += step) found.push_back(std::pow(10, power));
+    return found;
+  }
+  for (int power = first - 1; power <= last; ++power) {
+    for (const double multiple : {1.0, 2.0, 5.0}) {
+      const double tick = multiple * std::pow(10, power);
+      if (tick >= low * (1 - slack) && tick <= high * (1 + slack)) found.push_back(tick);
+    }
+  }
+  if (found.size() < 2) found = high > low * 1.05 ? std::vector{low, high} : std::vector{high};
+  return found;
+}
+
+std::string open_svg(double width, double height, const std::string& title) {
+  return fmt::format(
+      "<svg viewBox=\"0 0 {0:.0f} {1:.0f}\" role=\"img\" aria-label=\"{2}\" "
+      "style=\"width:{0:.0f}px\">",
+      width, height, escape_html(title));
+}
+
+std::string line_class(std::size_t n) {
+  return "c" + std::to_string(n % 6);
+}
+
+std::string line_names(const std::vector<std::string>& names, double left, double right,
+                       double& y) {
+  constexpr double kSample = 32, kGap = 18, kRow = 18;
+  const double width = widest(names) + kSample + kGap;
+  const auto columns = std::max<std::size_t>(1, static_cast<std::size_t>((right - left) / width));
+  std::string out;
+  for (std::size_t n = 0; n < names.size(); ++n) {
+    if (n != 0 && n % columns == 0) y += kRow;
+    const double x = left + width * static_cast<double>(n % columns);
+    out += fmt::format(
+        "<line class=\"line {}\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>",
+        line_class(n), x, x + kSample - 6, y - 4, y - 4);
+    out += text_at(x + kSample, y, "start", names[n]);
+  }
+  if (!names.empty()) y += kRow;
+  return out;
+}
+
+namespace {
+
+/// Every how many places a name is written so that names do not touch.
+std::size_t name_step(const std::vector<std::string>& names, double width_of_place) {
+  const double needed = widest(names) + 8;
+  return std::max<std::size_t>(1, static_cast<std::size_t>(std::ceil(needed / width_of_place)));
 }
 
 }  // namespace
@@ -116,19 +180,23 @@ double heat_level(const HeatStrip& strip, double value) {
   return std::min(1.0, std::log(value / strip.low) / std::log(strip.high / strip.low));
 }
 
+double count_level(double count, double largest) {
+  return largest > 0 && count > 0 ? std::log1p(count) / std::log1p(largest) : 0;
+}
+
 std::string svg_of(const HeatStrip& strip) {
-  const double left = longest(strip.rows) * kCharacter + 10;
+  const double left = widest(strip.rows) + 10;
   const auto columns = static_cast<double>(std::max<std::size_t>(strip.columns.size(), 1));
   const double cell = std::clamp(640 / columns, 9.0, 56.0), high = 20;
   const double top = 4, plot_width = cell * columns;
   const double bottom = top + high * static_cast<double>(strip.rows.size());
-  const double legend_top = bottom + 34,
-               legend_width = std::max(200.0, std::min(plot_width, 320.0));
-  const double width = left + std::max(plot_width, legend_width) + 30;
-  std::string out = fmt::format(
-      "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\" "
-      "style=\"width:{:.0f}px\">",
-      width, legend_top + 30, escape_html(strip.title), width);
+  const double legend_top = bottom + 34;
+  const std::string low_name = short_number(strip.low), high_name = short_number(strip.high);
+  const double legend_width =
+      std::max({200.0, std::min(plot_width, 320.0),
+                text_width(low_name) + text_width(high_name) + text_width(strip.unit) + 40});
+  const double width = left + std::max(plot_width, legend_width) + 12;
+  std::string out = open_svg(width, legend_top + 30, strip.title);
   for (std::size_t r = 0; r < strip.rows.size(); ++r) {
     const double y = top + high * static_cast<double>(r);
     out += text_at(left - 6, y + 14, "end", strip.rows[r]);
@@ -156,44 +224,51 @@ std::string svg_of(const HeatStrip& strip) {
                     x, legend_top, legend_width / kSteps + 0.5,
                     colour_at((static_cast<double>(i) + 0.5) / kSteps));
   }
-  out += text_at(left, legend_top + 23, "start", short_number(strip.low));
-  out += text_at(left + legend_width, legend_top + 23, "end", short_number(strip.high));
-  out += text_at(left + legend_width / 2, legend_top + 23, "middle", strip.unit);
+  const double middle =
+      (left + text_width(low_name) + left + legend_width - text_width(high_name)) / 2;
+  out += text_at(left, legend_top + 23, "start", low_name);
+  out += text_at(left + legend_width, legend_top + 23, "end", high_name);
+  out += text_at(middle, legend_top + 23, "middle", strip.unit);
   return out + "</svg>";
 }
 
 std::string svg_of(const LinePlot& plot) {
-  double low = 0, high = 0;
+  const auto shown = [&](double value) {
+    return std::isfinite(value) && (!plot.logarithmic || value > 0);
+  };
+  double low = plot.logarithmic ? HUGE_VAL : 0, high = plot.logarithmic ? 0 : 0;
+  const auto reach = [&](double value) {
+    if (!shown(value)) return;
+    low = std::min(low, value);
+    high = std::max(high, value);
+  };
+  std::vector<std::string> names;
   for (const LinePlot::Line& line : plot.lines) {
-    for (const double value : line.values) {
-      if (!std::isfinite(value)) continue;
-      low = std::min(low, value);
-      high = std::max(high, value);
-    }
+    names.push_back(line.name);
+    for (const double value : line.values) reach(value);
   }
-  if (!plot.level_name.empty()) {
-    high = std::max(high, plot.level);
-    low = std::min(low, plot.level);
+  if (!plot.level_name.empty()) reach(plot.level);
+  if (plot.logarithmic) {
+    if (!(high > 0)) low = high = 1;
+    low /= 1.2;
+    high *= 1.2;
+  } else {
+    if (!(high > low)) high = low + 1;
+    high += 0.05 * (high - low);
   }
-  if (!(high > low)) high = low + 1;
-  high *= 1.05;
   const double left = 52, top = 10, plot_width = 620, plot_height = 190;
   const double right = left + plot_width, bottom = top + plot_height;
-  const auto rows = static_cast<double>((plot.lines.size() + 2) / 3);
-  const double height = bottom + 44 + 18 * rows;
   const auto x_of = [&](std::size_t i) {
     const auto n = static_cast<double>(plot.places.size());
     return left + plot_width * (static_cast<double>(i) + 0.5) / std::max(n, 1.0);
   };
   const auto y_of = [&](double value) {
-    const double share = (value - low) / (high - low);
+    const double share = plot.logarithmic ? std::log(value / low) / std::log(high / low)
+                                          : (value - low) / (high - low);
     return bottom - plot_height * share;
   };
-  std::string out = fmt::format(
-      "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\" "
-      "style=\"width:{:.0f}px\">",
-      right + 14, height, escape_html(plot.title), right + 14);
-  for (const double tick : ticks(low, high)) {
+  std::string out;
+  for (const double tick : plot.logarithmic ? log_ticks(low, high) : ticks(low, high)) {
     out += fmt::format(
         "<line class=\"grid\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", left,
         right, y_of(tick), y_of(tick));
@@ -206,7 +281,7 @@ std::string svg_of(const LinePlot& plot) {
   }
   out +=
       text_at((left + right) / 2, bottom + 33, "middle", plot.x_name + "  (" + plot.y_name + ")");
-  if (!plot.level_name.empty()) {
+  if (!plot.level_name.empty() && shown(plot.level)) {
     const double y = y_of(plot.level);
     out += fmt::format(
         "<line class=\"level\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", left,
@@ -215,33 +290,23 @@ std::string svg_of(const LinePlot& plot) {
   }
   for (std::size_t l = 0; l < plot.lines.size(); ++l) {
     const LinePlot::Line& line = plot.lines[l];
-    // Lines differ by colour and by dash and by mark, so none needs colour vision.
-    const std::size_t style = l % 6;
-    std::string points;
+    std::string points, dots;
     for (std::size_t i = 0; i < line.values.size(); ++i) {
       const double value = line.values[i];
-      if (!std::isfinite(value)) continue;
+      if (!shown(value)) continue;
       points += fmt::format("{:.1f},{:.1f} ", x_of(i), y_of(value));
-    }
-    out += fmt::format("<polyline class=\"line c{}\" points=\"{}\"/>", style, points);
-    for (std::size_t i = 0; i < line.values.size(); ++i) {
-      const double value = line.values[i];
-      if (!std::isfinite(value)) continue;
-      out += fmt::format(
-          "<circle class=\"dot c{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\">"
+      dots += fmt::format(
+          "<circle class=\"dot {}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\">"
           "<title>{}, {} {}: {}</title></circle>",
-          style, x_of(i), y_of(value), escape_html(line.name), escape_html(plot.x_name),
+          line_class(l), x_of(i), y_of(value), escape_html(line.name), escape_html(plot.x_name),
           escape_html(plot.places[i]), short_number(value));
     }
-    const double x = left + plot_width / 3 * static_cast<double>(l % 3);
-    const double y = bottom + 52 + 18 * static_cast<double>(l / 3);
-    out += fmt::format(
-        "<line class=\"line c{}\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" "
-        "y2=\"{:.1f}\"/>",
-        style, x, x + 26, y - 4, y - 4);
-    out += text_at(x + 32, y, "start", line.name);
+    out += fmt::format("<polyline class=\"line {}\" points=\"{}\"/>", line_class(l), points) + dots;
   }
-  return out + "</svg>";
+  double y = bottom + 52;
+  out += line_names(names, left, right, y);
+  const double width = std::max(right, left + widest(names) + 32);
+  return open_svg(width + 14, y - 10, plot.title) + out + "</svg>";
 }
 
 }  // namespace quell::report

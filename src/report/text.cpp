@@ -7,6 +7,7 @@
 
 #include "quell/io/printable.hpp"
 #include "quell/report/write.hpp"
+#include "report/shades.hpp"
 #include "report/svg.hpp"
 
 namespace quell::report {
@@ -92,8 +93,6 @@ struct Writer {
   }
 
   std::string operator()(const HeatStrip& strip) const {
-    // Ten shades, as many as can be told apart.
-    constexpr std::string_view kShades = " .:-=+*#%@";
     std::size_t width = 0;
     std::vector<std::string> names;
     for (const std::string& row : strip.rows) {
@@ -106,10 +105,7 @@ struct Writer {
     for (std::size_t r = 0; r < strip.rows.size(); ++r) {
       out += "  " + padded(names[r], width, false) + " |";
       for (const double value : strip.values[r]) {
-        const auto shade =
-            std::isnan(value) ? std::string_view::npos
-                              : static_cast<std::size_t>(std::lround(9 * heat_level(strip, value)));
-        out += shade == std::string_view::npos ? '?' : kShades[shade];
+        out += std::isnan(value) ? '?' : shade_of(heat_level(strip, value));
       }
       out += "|\n";
     }
@@ -133,6 +129,9 @@ struct Writer {
     }
     return out;
   }
+
+  std::string operator()(const Histogram& histogram) const { return shades_of(histogram); }
+  std::string operator()(const Profile& profile) const { return shades_of(profile); }
 };
 
 }  // namespace

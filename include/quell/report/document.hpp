@@ -5,6 +5,7 @@
 // whoever builds the document; how it looks is decided by the writers (write.hpp). Texts are plain
 // and may come from files: writers escape them.
 
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <variant>
@@ -52,17 +53,52 @@ struct LinePlot {
   std::string title, x_name, y_name;
   std::vector<std::string> places;
   std::vector<Line> lines;
+  /// The scale of the values; on a logarithmic one, what is not above zero is left out.
+  bool logarithmic = false;
   /// A level worth a dashed line with this name; none where the name is empty.
   double level = 0;
   std::string level_name;
 };
 
-using Block = std::variant<Paragraph, Facts, Table, HeatStrip, LinePlot>;
+/// How many values there are of each magnitude. Both axes are logarithmic: an outlier is a single
+/// value among millions.
+struct Histogram {
+  struct Curve {
+    std::string name;
+    std::vector<double> counts;  // one for each bin
+  };
+  std::string title, unit;
+  std::vector<double> edges;  // ascending, above 0: one more than there are bins
+  std::vector<Curve> curves;  // the first is filled, others are outlined over it
+};
+
+/// The magnitude of every channel, as the channels stand and sorted, on a logarithmic scale. Wide
+/// tensors are reduced: a point stands for `run` neighbours and tells the largest of them, so no
+/// outlier is lost.
+struct Profile {
+  struct Curve {
+    std::string name;
+    std::vector<double> by_channel;  // [ceil(channels / run)]
+    std::vector<double> sorted;      // the same size, the largest first
+  };
+  std::string title, unit;
+  std::size_t channels = 0, run = 1;
+  std::vector<Curve> curves;  // before and after a change, say
+};
+
+using Block = std::variant<Paragraph, Facts, Table, HeatStrip, LinePlot, Histogram, Profile>;
+
+/// What there is to know about one thing of many. Pages open one by one; a terminal has none.
+struct Page {
+  std::string title, brief;
+  std::vector<Block> blocks;
+};
 
 struct Section {
   std::string title;
   std::vector<Block> blocks;
-  bool long_form = false;  // left out in a terminal
+  bool long_form = false;        // left out in a terminal
+  std::vector<Page> pages = {};  // after the blocks
 };
 
 struct Document {
