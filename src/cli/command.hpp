@@ -21,6 +21,7 @@
 #include "quell/pipeline/observer.hpp"
 #include "quell/pipeline/quantize.hpp"
 #include "quell/pipeline/recipe.hpp"
+#include "quell/report/document.hpp"
 #include "quell/tokenizer/tokenizer.hpp"
 
 namespace CLI {
@@ -59,6 +60,7 @@ class Command {
   virtual Status run() = 0;
 
   Limits limits;
+  std::string command_line;  // as the user typed it, without the program
 };
 
 std::unique_ptr<Command> make_inspect();
@@ -132,6 +134,12 @@ std::string size_text(std::uint64_t bytes);
 std::uint64_t peak_rss_bytes();
 /// A number for people: "%.4g" without locale.
 std::string number_text(double value, int digits = 4);
+
+/// Where a report comes from: the command, fingerprints of the model and of the text (null:
+/// without), threads, time and memory.
+Result<report::Facts> provenance(const Command& command, const model::Model& model,
+                                 const calib::Corpus* corpus, const Executor& executor);
+std::uint64_t distinct_tokens(const calib::Corpus& corpus);
 
 /// Shows progress on stderr (one line that is rewritten on a terminal, one line per module
 /// elsewhere) and turns SIGINT and SIGTERM into stop_requested() where a run can be continued.

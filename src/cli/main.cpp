@@ -112,6 +112,9 @@ int run(int argc, char** argv) {
   }
   for (const auto& [verb, command] : verbs) {
     if (!verb->parsed()) continue;
+    for (const std::string& argument : arguments) {
+      command->command_line += (command->command_line.empty() ? "" : " ") + argument;
+    }
     Status status = command->run();
     close_progress_line();
     if (!status) {

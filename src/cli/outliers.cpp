@@ -116,7 +116,15 @@ class Outliers final : public Command {
     const TokenText text(model);
     const auto text_of = [&](std::int32_t id) { return text.of(id); };
     close_progress_line();
-    const report::Document document = report::outlier_document(model_, model, found, text_of);
+    report::OutlierInputs inputs;
+    inputs.name = model_;
+    inputs.model = &model;
+    inputs.found = &found;
+    inputs.text_of = text_of;
+    inputs.distinct_tokens = corpus ? distinct_tokens(*corpus) : 0;
+    QUELL_TRY(facts, provenance(*this, model, corpus ? &*corpus : nullptr, *executor));
+    inputs.provenance = std::move(facts);
+    const report::Document document = report::outlier_document(inputs);
     if (!html_.empty()) {
       QUELL_TRY(io::write_new_file(html_, report::write_html(document)));
       fmt::print(stderr, "{}: written\n", html_);

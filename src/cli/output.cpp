@@ -13,6 +13,7 @@
 #include <cstdio>
 
 #include "cli/command.hpp"
+#include "quell/calib/statistics.hpp"
 #include "quell/version.hpp"
 
 namespace quell::cli {
@@ -162,6 +163,25 @@ std::uint64_t peak_rss_bytes() {
   struct rusage usage = {};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;  // Linux counts in KiB
+}
+
+Result<report::Facts> provenance(const Command& command, const model::Model& model,
+                                 const calib::Corpus* corpus, const Executor& executor) {
+  report::Facts facts;
+  facts.lines.emplace_back("Command", "quell " + command.command_line);
+  QUELL_TRY(fingerprint, calib::model_fingerprint(model));
+  facts.lines.emplace_back("Model fingerprint", std::move(fingerprint));
+  if (corpus != nullptr) facts.lines.emplace_back("Text fingerprint", calib::fingerprint(*corpus));
+  facts.lines.emplace_back("Threads", std::to_string(executor.width()));
+  facts.lines.emplace_back("Time", fmt::format("{:.1f} s, peak memory {}", seconds_since(kStart),
+                                               size_text(peak_rss_bytes())));
+  return facts;
+}
+
+std::uint64_t distinct_tokens(const calib::Corpus& corpus) {
+  std::vector<std::int32_t> ids = corpus.ids;
+  std::sort(ids.begin(), ids.end());
+  return static_cast<std::uint64_t>(std::unique(ids.begin(), ids.end()) - ids.begin());
 }
 
 std::unique_ptr<pipeline::Observer> make_observer(const Limits& limits) {

@@ -14,6 +14,8 @@
 #include "quell/pipeline/evaluate.hpp"
 #include "quell/pipeline/outliers.hpp"
 #include "quell/report/outliers.hpp"
+#include "quell/report/run.hpp"
+#include "quell/report/write.hpp"
 
 namespace quell::cli {
 namespace {
@@ -73,15 +75,30 @@ class RunAll final : public Command {
     QUELL_TRY(evaluation, pipeline::evaluate(result, &original, corpus, limits.max_memory,
                                              *executor, *observer));
     close_progress_line();
+    const TokenText text(original);
+    report::OutlierInputs inputs;
+    inputs.name = arguments_.model;
+    inputs.model = &original;
+    inputs.found = &outliers;
+    inputs.text_of = [&](std::int32_t id) { return text.of(id); };
+    QUELL_TRY(facts, provenance(*this, original, &corpus, *executor));
+    inputs.provenance = std::move(facts);
+    QUELL_TRY(document,
+              report::run_document(inputs, arguments_.output, quantized.outcome, evaluation));
+    QUELL_TRY(io::add_to_finished(arguments_.output, kPage, report::write_html(document)));
     if (limits.json) {
-      print_all(original, outliers, quantized, verified, evaluation);
+      print_all(inputs, quantized, verified, evaluation);
     } else {
-      print_report(original, result, outliers, quantized, evaluation);
+      print_report(inputs, result, quantized, evaluation);
     }
     return check_kl(evaluation, arguments_.max_kl);
   }
 
  private:
+  static constexpr const char* kPage = "report.html";
+
+  std::string page() const { return (std::filesystem::path(arguments_.output) / kPage).string(); }
+
   /// Outliers show on a few sequences as they do on many; the first windows of the text will do.
   Status measure_text(const model::Model& model, const calib::Corpus& corpus,
                       pipeline::OutlierReport& outliers, Executor& executor,
@@ -94,35 +111,31 @@ class RunAll final : public Command {
                                          outliers, executor, observer);
   }
 
-  void print_all(const model::Model& original, const pipeline::OutlierReport& outliers,
-                 const QuantizeResult& quantized, const io::VerifyReport& verified,
-                 const pipeline::Evaluation& evaluation) const {
+  void print_all(const report::OutlierInputs& inputs, const QuantizeResult& quantized,
+                 const io::VerifyReport& verified, const pipeline::Evaluation& evaluation) const {
     io::Json json = begin_json("run");
-    const TokenText text(original);
-    json.set("outliers", outliers.to_json([&](std::int32_t id) { return text.of(id); }));
+    json.set("outliers", inputs.found->to_json(inputs.text_of));
     json.set("quantize", quantized.outcome.to_json());
     json.set("verify", io::Json::object({{"complete", verified.complete},
                                          {"tensors_checked", verified.tensors_checked},
                                          {"problems", io::Json::array()}}));
     json.set("eval", evaluation.to_json());
-    json.set("report", (std::filesystem::path(arguments_.output) / "quell-report.json").string());
+    json.set("report", page());
     print_json(std::move(json));
   }
 
-  void print_report(const model::Model& original, const model::Model& result,
-                    const pipeline::OutlierReport& outliers, const QuantizeResult& quantized,
-                    const pipeline::Evaluation& evaluation) const {
+  void print_report(const report::OutlierInputs& inputs, const model::Model& result,
+                    const QuantizeResult& quantized, const pipeline::Evaluation& evaluation) const {
+    const model::Model& original = *inputs.model;
+    const pipeline::OutlierReport& outliers = *inputs.found;
     fmt::print("Model       {}  {} layers, {}\n", original.config().architecture,
                original.config().layers, size_text(original.checkpoint().total_bytes()));
-    const TokenText text(original);
-    const auto text_of = [&](std::int32_t id) { return text.of(id); };
-    fmt::print("Outliers    {}\n",
-               report::outlier_document(arguments_.model, original, outliers, text_of).verdict);
+    fmt::print("Outliers    {}\n", report::outlier_document(inputs).verdict);
     for (std::size_t i = 0; i < std::min<std::size_t>(3, outliers.massive.size()); ++i) {
       const pipeline::MassiveActivation& hit = outliers.massive[i];
       fmt::print("{:<11} {}, channel {}: {:.1f} at \"{}\", position {}: {:.0f} times the median\n",
                  i == 0 ? "Massive" : "", hit.place, hit.channel, static_cast<double>(hit.value),
-                 io::printable(text.of(hit.token)), hit.position, hit.ratio_to_median);
+                 io::printable(inputs.text_of(hit.token)), hit.position, hit.ratio_to_median);
     }
     std::vector<TensorOutliers> weights = outliers.weights;
     std::stable_sort(weights.begin(), weights.end(),
@@ -139,6 +152,7 @@ class RunAll final : public Command {
     fmt::print("Size        {} -> {}\n", size_text(original.checkpoint().total_bytes()),
                size_text(result.checkpoint().total_bytes()));
     print_evaluation(evaluation, text_.length);
+    fmt::print("Report      {}\n", page());
     if (!result.has_head()) return;
     fmt::print("Next        quell generate {} --prompt TEXT\n", arguments_.output);
   }

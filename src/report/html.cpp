@@ -4,6 +4,8 @@
 // paper the tables are open, and of a page stands its brief line (hundreds of pages with pictures
 // are a book).
 
+#include <utility>
+
 #include "quell/report/write.hpp"
 #include "report/svg.hpp"
 
@@ -13,9 +15,9 @@ namespace {
 // Six line colours that stay apart for every common kind of colour vision (after Okabe and Ito,
 // "Color Universal Design", 2008), darkened for white and lightened for black.
 constexpr const char* kStyle = R"(
-:root{color-scheme:light dark;--text:#1c1e21;--soft:#5b6168;--page:#fff;--box:#f6f7f8;--edge:#d9dce0;
+:root{color-scheme:light dark;--text:#1c1e21;--soft:#5b6168;--page:#fff;--box:#f6f7f8;--edge:#d9dce0;--shade:#0003;
 --c0:#0072b2;--c1:#b34700;--c2:#00795a;--c3:#8a3b78;--c4:#8a6d00;--c5:#444}
-@media(prefers-color-scheme:dark){:root{--text:#e7e9ec;--soft:#a3a9b1;--page:#15171a;--box:#1e2125;--edge:#383d44;
+@media(prefers-color-scheme:dark){:root{--text:#e7e9ec;--soft:#a3a9b1;--page:#15171a;--box:#1e2125;--edge:#383d44;--shade:#000b;
 --c0:#56b4e9;--c1:#f0a35e;--c2:#3cc79f;--c3:#dd9acb;--c4:#e9cf4f;--c5:#c9ccd1}}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:1.2rem;max-width:60rem;color:var(--text);background:var(--page);
@@ -25,8 +27,10 @@ h3{font-size:1rem;margin:1.4rem 0 .3rem}
 .verdict{font-size:1.1rem;padding:.7rem 1rem;background:var(--box);border-left:4px solid var(--c0);border-radius:3px}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.8rem 0}
 dt{color:var(--soft)}dd{margin:0}
-.wide{overflow-x:auto;margin:.4rem 0}
-.row{display:flex;flex-wrap:wrap;gap:.2rem 1.6rem}.row>.wide{max-width:100%}
+.wide{overflow-x:auto;margin:.4rem 0;background:linear-gradient(90deg,var(--page) 40%,transparent) 0 0/2.4rem 100% local,
+linear-gradient(270deg,var(--page) 40%,transparent) 100% 0/2.4rem 100% local,linear-gradient(90deg,var(--shade),transparent) 0 0/.7rem 100%,
+linear-gradient(270deg,var(--shade),transparent) 100% 0/.7rem 100%;background-repeat:no-repeat}
+.row{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem}.row>.wide{max-width:100%}
 table{border-collapse:collapse;font-size:.88rem}
 th,td{padding:.22rem .7rem .22rem 0;text-align:left;border-bottom:1px solid var(--edge);white-space:nowrap}
 th{color:var(--soft);font-weight:600}
@@ -37,7 +41,7 @@ summary{cursor:pointer;font-weight:600;margin:1.4rem 0 .3rem}
 svg{display:block;height:auto;font:11px system-ui,"DejaVu Sans",sans-serif}
 svg text{fill:var(--text)}.grid{stroke:var(--edge)}.level{stroke:var(--soft);stroke-dasharray:5 4}
 .cell:hover{stroke:var(--text);stroke-width:2}
-.line{fill:none;stroke-width:2}.thin{fill:none;stroke-width:1.2}.bar{fill:var(--c0)}.bar:hover{fill:var(--c1)}
+.line{fill:none;stroke-width:2}.thin{fill:none;stroke-width:1.2;stroke-dasharray:none;vector-effect:non-scaling-stroke}.bar{fill:var(--c0)}.bar:hover{fill:var(--c1)}
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1);stroke-dasharray:7 3}.c2{stroke:var(--c2);stroke-dasharray:2 3}
 .c3{stroke:var(--c3);stroke-dasharray:9 3 2 3}.c4{stroke:var(--c4);stroke-dasharray:12 4}.c5{stroke:var(--c5)}
 .dot{fill:var(--page);stroke-width:2;stroke-dasharray:none}
@@ -48,10 +52,20 @@ svg,tr{break-inside:avoid}th,td{white-space:normal}.folded::details-content{cont
 
 constexpr std::size_t kLongTable = 16;
 
+/// Escaped; lines may break behind the separators of paths and module names.
+std::string breakable(const std::string& text) {
+  std::string out;
+  for (const char c : escape_html(text)) {
+    out += c;
+    if (c == '/' || c == '.' || c == '_') out += "<wbr>";
+  }
+  return out;
+}
+
 std::string html_of(const Facts& facts) {
   std::string out = "<dl>";
   for (const auto& [label, text] : facts.lines) {
-    out += "<dt>" + escape_html(label) + "</dt><dd>" + escape_html(text) + "</dd>";
+    out += "<dt>" + escape_html(label) + "</dt><dd>" + breakable(text) + "</dd>";
   }
   return out + "</dl>\n";
 }
@@ -93,13 +107,21 @@ struct Writer {
     return heading(plot.title) + scrolling(svg_of(plot)) + "\n";
   }
   std::string operator()(const Histogram& histogram) const {
-    if (histogram.curves.empty()) return {};
-    return heading(histogram.title) + scrolling(svg_of(histogram)) + "\n";
+    return heading(histogram.title) + row(small_pictures(histogram));
   }
   std::string operator()(const Profile& profile) const {
+    return heading(profile.title) + row(small_pictures(profile));
+  }
+
+  static std::string small_pictures(const Histogram& histogram) {
+    return histogram.curves.empty() ? "" : scrolling(svg_of(histogram));
+  }
+  static std::string small_pictures(const Profile& profile) {
     if (profile.curves.empty()) return {};
-    return heading(profile.title) + "<div class=\"row\">" + scrolling(svg_of(profile, false)) +
-           scrolling(svg_of(profile, true)) + "</div>\n";
+    return scrolling(svg_of(profile, false)) + scrolling(svg_of(profile, true));
+  }
+  static std::string row(const std::string& pictures) {
+    return pictures.empty() ? "" : "<div class=\"row\">" + pictures + "</div>\n";
   }
 
  private:
@@ -109,10 +131,22 @@ struct Writer {
 };
 
 std::string html_of(const Page& page) {
-  std::string out = "<details class=\"page\"><summary>" + escape_html(page.title) +
-                    "<span class=\"brief\">" + escape_html(page.brief) + "</span></summary>\n";
-  for (const Block& block : page.blocks) out += std::visit(Writer{}, block);
-  return out + "</details>\n";
+  std::string out = "<details class=\"page\"><summary>" + breakable(page.title) +
+                    " <span class=\"brief\">" + escape_html(page.brief) + "</span></summary>\n";
+  // Small pictures without a title of their own stand beside each other.
+  std::string pictures;
+  for (const Block& block : page.blocks) {
+    const auto* histogram = std::get_if<Histogram>(&block);
+    const auto* profile = std::get_if<Profile>(&block);
+    if (histogram != nullptr && histogram->title.empty()) {
+      pictures += Writer::small_pictures(*histogram);
+    } else if (profile != nullptr && profile->title.empty()) {
+      pictures += Writer::small_pictures(*profile);
+    } else {
+      out += Writer::row(std::exchange(pictures, {})) + std::visit(Writer{}, block);
+    }
+  }
+  return out + Writer::row(pictures) + "</details>\n";
 }
 
 }  // namespace
@@ -122,7 +156,7 @@ std::string write_html(const Document& document) {
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>" +
       escape_html(document.title) + "</title>\n<style>" + kStyle + "</style></head><body>\n<h1>" +
-      escape_html(document.title) + "</h1>\n";
+      breakable(document.title) + "</h1>\n";
   out +=
       "<p class=\"verdict\">" + escape_html(document.verdict) + "</p>\n" + html_of(document.facts);
   for (const Section& section : document.sections) {

@@ -9,9 +9,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "quell/version.hpp"
+#include "report/modules.hpp"
+#include "report/pictures.hpp"
+#include "report/sensitivity.hpp"
 #include "report/svg.hpp"
 #include "report/what_if.hpp"
 
@@ -122,12 +124,6 @@ Table channel_table(const OutlierReport& report, const TextOf& text_of) {
   return table;
 }
 
-std::vector<std::string> layer_names(std::size_t layers) {
-  std::vector<std::string> names;
-  for (std::size_t l = 0; l < layers; ++l) names.push_back(std::to_string(l));
-  return names;
-}
-
 Section channels_section(const OutlierReport& report, const TextOf& text_of) {
   Section section{"Channels that lead", {}};
   section.blocks.push_back(Paragraph{
@@ -139,6 +135,7 @@ Section channels_section(const OutlierReport& report, const TextOf& text_of) {
   plot.title = "Systematic channels through the layers";
   plot.x_name = "layer";
   plot.y_name = "times the median channel";
+  plot.logarithmic = true;
   plot.level = 3;
   plot.level_name = "systematic from here";
   for (const ChannelOutlier& outlier : report.channels) {
@@ -222,69 +219,28 @@ Section attention_section(const OutlierReport& report, const TextOf& text_of) {
   return section;
 }
 
+std::vector<std::string> names_of(const std::vector<TensorOutliers>& tensors) {
+  std::vector<std::string> names;
+  for (const TensorOutliers& tensor : tensors) names.push_back(tensor.name);
+  return names;
+}
+
 /// max / median of every place and layer.
-HeatStrip activation_strip(const OutlierReport& report) {
-  HeatStrip strip;
-  strip.title = "Largest activation over the median, by place and layer";
-  strip.unit = "times the median";
-  strip.low = 5;
-  strip.high = 1000;
-  std::map<std::string, std::size_t> rows;
-  std::size_t layers = 0;
-  const auto cut = [](const std::string& name) { return name.rfind('.'); };
-  for (const TensorOutliers& tensor : report.activations) {
-    const std::size_t dot = cut(tensor.name);
-    if (dot == std::string::npos) continue;
-    const std::string place = tensor.name.substr(dot + 1);
-    if (rows.emplace(place, strip.rows.size()).second) strip.rows.push_back(place);
-    layers += rows[place] == 0 ? 1 : 0;
-  }
-  strip.columns = layer_names(layers);
-  strip.values.assign(strip.rows.size(), std::vector<double>(layers, std::nan("")));
-  std::vector<std::size_t> next(strip.rows.size());
-  for (const TensorOutliers& tensor : report.activations) {
-    const std::size_t dot = cut(tensor.name);
-    if (dot == std::string::npos) continue;
-    const std::size_t row = rows[tensor.name.substr(dot + 1)];
-    if (next[row] < layers) strip.values[row][next[row]++] = tensor.max_to_median();
+HeatStrip severity_strip(const std::vector<TensorOutliers>& tensors, const PlaceAxis& axis,
+                         const char* title, double high) {
+  HeatStrip strip = axis.strip(title, "times the median", 5, high);
+  for (const TensorOutliers& tensor : tensors) {
+    axis.set(strip, tensor.name, tensor.max_to_median());
   }
   return strip;
 }
 
-HeatStrip weight_strip(const model::Model& model, const OutlierReport& report) {
-  HeatStrip strip;
-  strip.title = "Largest weight over the median, by linear layer";
-  strip.unit = "times the median";
-  strip.low = 5;
-  strip.high = 200;
-  strip.columns = layer_names(model.blocks().size());
-  std::map<std::string, const TensorOutliers*> found;
-  for (const TensorOutliers& weight : report.weights) found[weight.name] = &weight;
-  std::map<std::string, std::size_t> rows;
-  for (std::size_t l = 0; l < model.blocks().size(); ++l) {
-    for (const model::Site site : model::kSites) {
-      for (const model::Linear* linear : linears_at(model.blocks()[l], site)) {
-        // What follows the layer's number: blocks of one model name their layers alike.
-        const std::string number = "." + std::to_string(l) + ".";
-        const std::size_t at = linear->name.find(number);
-        const std::string row =
-            at == std::string::npos ? linear->name : linear->name.substr(at + number.size());
-        if (rows.emplace(row, strip.rows.size()).second) {
-          strip.rows.push_back(row);
-          strip.values.emplace_back(strip.columns.size(), std::nan(""));
-        }
-        const auto tensor = found.find(linear->name);
-        if (tensor != found.end()) strip.values[rows[row]][l] = tensor->second->max_to_median();
-      }
-    }
-  }
-  return strip;
-}
-
-Section weights_section(const model::Model& model, const OutlierReport& report) {
+Section weights_section(const OutlierReport& report, const PlaceAxis& axis) {
   Section section{"Weights", {}};
-  HeatStrip strip = weight_strip(model, report);
-  if (!strip.rows.empty()) section.blocks.push_back(std::move(strip));
+  if (!axis.empty()) {
+    section.blocks.push_back(severity_strip(
+        report.weights, axis, "Largest weight over the median, by linear layer", 200));
+  }
   std::vector<const TensorOutliers*> order;
   for (const TensorOutliers& weight : report.weights) order.push_back(&weight);
   std::stable_sort(order.begin(), order.end(),
@@ -336,7 +292,12 @@ Section blocks_section(const OutlierReport& report) {
 
 Section activations_section(const OutlierReport& report) {
   Section section{"Activations", {}};
-  section.blocks.push_back(activation_strip(report));
+  const std::vector<std::string> names = names_of(report.activations);
+  const PlaceAxis axis(names);
+  if (!axis.empty()) {
+    section.blocks.push_back(severity_strip(
+        report.activations, axis, "Largest activation over the median, by place and layer", 1000));
+  }
   Table table;
   table.title = "Every measured tensor";
   table.short_rows = 0;
@@ -377,35 +338,59 @@ Section meanings() {
 
 }  // namespace
 
-Document outlier_document(const std::string& name, const model::Model& model,
-                          const OutlierReport& report, const TextOf& text_of) {
-  const model::ModelConfig& config = model.config();
+Document outlier_document(const OutlierInputs& inputs) {
+  const OutlierReport& report = *inputs.found;
+  const TextOf& text_of = inputs.text_of;
   Document document;
-  document.title = "Outliers of " + name;
+  document.title = "Outliers of " + inputs.name;
   document.verdict = verdict(report);
-  document.facts.lines.emplace_back(
-      "Model", fmt::format("{}, {} layers, hidden {}, {} parameters", config.architecture,
-                           config.layers, config.hidden, model.parameters()));
+  if (inputs.sensitivity != nullptr) {
+    document.verdict += "; " + damage_clause(*inputs.sensitivity);
+  }
+  if (inputs.model != nullptr) {
+    const model::ModelConfig& config = inputs.model->config();
+    document.facts.lines.emplace_back(
+        "Model", fmt::format("{}, {} layers, hidden {}, {} parameters", config.architecture,
+                             config.layers, config.hidden, inputs.model->parameters()));
+  }
   if (report.tokens != 0) {
     document.facts.lines.emplace_back(
         "Text", fmt::format("{} tokens in {}", report.tokens,
                             count_of(report.sequences, "sequence", "sequences")));
   }
+  const std::vector<std::string> names = names_of(report.weights);
+  const PlaceAxis axis(names);
+  std::vector<Section>& sections = document.sections;
   if (!report.massive.empty()) {
-    document.sections.push_back({"Massive activations", {massive_table(report, text_of)}});
+    sections.push_back({"Massive activations", {massive_table(report, text_of)}});
   }
-  if (!report.life_cycle.empty()) document.sections.push_back(life_section(report, text_of));
-  if (!report.channels.empty()) document.sections.push_back(channels_section(report, text_of));
-  if (!report.first_token_mass.empty()) {
-    document.sections.push_back(attention_section(report, text_of));
+  if (inputs.sensitivity != nullptr) {
+    for (Section& section : sensitivity_sections(*inputs.sensitivity, axis)) {
+      sections.push_back(std::move(section));
+    }
   }
-  if (report.what_if) document.sections.push_back(what_if_section(*report.what_if));
-  if (!report.activations.empty()) document.sections.push_back(activations_section(report));
-  document.sections.push_back(weights_section(model, report));
-  if (!report.blocks.empty()) document.sections.push_back(blocks_section(report));
-  document.sections.push_back(meanings());
+  if (!report.life_cycle.empty()) sections.push_back(life_section(report, text_of));
+  if (!report.channels.empty()) sections.push_back(channels_section(report, text_of));
+  if (!report.first_token_mass.empty()) sections.push_back(attention_section(report, text_of));
+  if (report.what_if) sections.push_back(what_if_section(*report.what_if));
+  if (!report.activations.empty()) sections.push_back(activations_section(report));
+  sections.push_back(weights_section(report, axis));
+  sections.push_back(range_section(report));
+  if (report.tokens != 0) {
+    const std::size_t vocabulary =
+        inputs.model == nullptr ? 0 : std::size_t{inputs.model->config().vocabulary};
+    sections.push_back(coverage_section(report, inputs.distinct_tokens, vocabulary));
+  }
+  if (!report.blocks.empty()) sections.push_back(blocks_section(report));
+  for (Section& section : page_sections(report, inputs.sensitivity)) {
+    sections.push_back(std::move(section));
+  }
+  sections.push_back(meanings());
   document.provenance.lines.emplace_back("Made by", "quell " QUELL_VERSION);
-  document.provenance.lines.emplace_back("Model folder", model.folder().string());
+  if (inputs.model != nullptr) {
+    document.provenance.lines.emplace_back("Model folder", inputs.model->folder().string());
+  }
+  for (const auto& line : inputs.provenance.lines) document.provenance.lines.push_back(line);
   return document;
 }
 

@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <optional>
 #include <vector>
 
+#include "report/pictures.hpp"
 #include "report/svg.hpp"
 
 namespace quell::report {
@@ -72,50 +72,17 @@ Result<Outcome> read_outcome(const std::string& file, const io::Json& report) {
   return outcome;
 }
 
-/// The number of a module's layer and what its name says beside it: the first part of the name that
-/// is a number separates them.
-std::optional<std::pair<std::size_t, std::string>> layer_and_role(const std::string& name) {
-  std::size_t begin = 0;
-  while (begin <= name.size()) {
-    const std::size_t end = std::min(name.find('.', begin), name.size());
-    const std::string part = name.substr(begin, end - begin);
-    const bool digits = !part.empty() && part.size() < 6 &&
-                        part.find_first_not_of("0123456789") == std::string::npos;
-    if (digits && end < name.size()) {
-      return std::pair{static_cast<std::size_t>(std::stoul(part)), name.substr(end + 1)};
-    }
-    begin = end + 1;
-  }
-  return std::nullopt;
+HeatStrip strip_of(const Outcome& outcome, const PlaceAxis& axis, const char* title,
+                   double (*value_of)(const Module&), double low, double high, const char* unit) {
+  HeatStrip strip = axis.strip(title, unit, low, high);
+  for (const Module& module : outcome.modules) axis.set(strip, module.name, value_of(module));
+  return strip;
 }
 
-std::optional<HeatStrip> strip_of(const Outcome& outcome, const char* title,
-                                  double (*value_of)(const Module&), double low, double high,
-                                  const char* unit) {
-  HeatStrip strip;
-  strip.title = title;
-  strip.unit = unit;
-  strip.low = low;
-  strip.high = high;
-  std::map<std::size_t, std::size_t> columns;
-  std::map<std::string, std::size_t> rows;
-  for (const Module& module : outcome.modules) {
-    const auto place = layer_and_role(module.name);
-    if (!place) continue;
-    columns.emplace(place->first, 0);
-    if (rows.emplace(place->second, strip.rows.size()).second) strip.rows.push_back(place->second);
-  }
-  if (columns.empty()) return std::nullopt;
-  for (auto& [layer, column] : columns) {
-    column = strip.columns.size();
-    strip.columns.push_back(std::to_string(layer));
-  }
-  strip.values.assign(strip.rows.size(), std::vector<double>(strip.columns.size(), std::nan("")));
-  for (const Module& module : outcome.modules) {
-    const auto place = layer_and_role(module.name);
-    if (place) strip.values[rows[place->second]][columns[place->first]] = value_of(module);
-  }
-  return strip;
+std::vector<std::string> names_of(const Outcome& outcome) {
+  std::vector<std::string> names;
+  for (const Module& module : outcome.modules) names.push_back(module.name);
+  return names;
 }
 
 std::string methods_of(const Outcome& outcome) {
@@ -164,14 +131,16 @@ Result<Document> result_document(const std::string& name, const std::string& fil
   add_facts(document, "Result", outcome);
 
   Section where{"Where the loss is", {}};
-  const auto loss = strip_of(
-      outcome, "Loss of each module, as a share of its output",
-      [](const Module& m) { return m.loss; }, 1e-5, 1e-1, "of the output's energy");
-  const auto error = strip_of(
-      outcome, "Relative error of the weights", [](const Module& m) { return m.error; }, 1e-3, 1,
-      "of the weight's norm");
-  if (loss) where.blocks.push_back(*loss);
-  if (error) where.blocks.push_back(*error);
+  const std::vector<std::string> names = names_of(outcome);
+  const PlaceAxis axis(names);
+  if (!axis.empty()) {
+    where.blocks.push_back(strip_of(
+        outcome, axis, "Loss of each module, as a share of its output",
+        [](const Module& m) { return m.loss; }, 1e-5, 1e-1, "of the output's energy"));
+    where.blocks.push_back(strip_of(
+        outcome, axis, "Relative error of the weights", [](const Module& m) { return m.error; },
+        1e-3, 1, "of the weight's norm"));
+  }
   std::vector<const Module*> order;
   for (const Module& module : outcome.modules) order.push_back(&module);
   std::stable_sort(order.begin(), order.end(), [](const Module* a, const Module* b) {
@@ -195,7 +164,7 @@ Result<Document> result_document(const std::string& name, const std::string& fil
   where.blocks.push_back(std::move(table));
   document.sections.push_back(std::move(where));
   document.sections.push_back(
-      {"What the words mean",
+      {"What the words of the result mean",
        {Facts{{{"loss",
                 "error of a module's output over the calibration text, over the output's own "
                 "energy"},

@@ -13,8 +13,8 @@
 namespace quell::report {
 namespace {
 
-// So wide that one fits on a telephone, and two stand beside each other on a page.
-constexpr double kWidth = 340, kTop = 8, kHeight = 110, kRight = kWidth - 10;
+// So wide that three stand beside each other on a page, and one fits on a telephone.
+constexpr double kWidth = 290, kTop = 8, kHeight = 110, kRight = kWidth - 10;
 
 /// Left of the scale: as much as its names need.
 double left_of(const std::vector<std::string>& names) {
@@ -153,21 +153,29 @@ std::string svg_of(const Profile& profile, bool sorted) {
   for (std::size_t k = 0; k < profile.curves.size(); ++k) {
     const std::vector<double>& values =
         sorted ? profile.curves[k].sorted : profile.curves[k].by_channel;
-    // Steps: a point stands for a run of channels.
+    // Steps: a point stands for a run of channels. Coordinates count runs and half units from the
+    // top, relative and whole, which takes half the bytes of absolute ones.
     std::string path;
+    long at = 0;
     bool pen = false;
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (!std::isfinite(values[i])) {
         pen = false;
         continue;
       }
-      const double y = bottom - kHeight * range.level(values[i]);
-      const double x = x_of(run * static_cast<double>(i));
-      path += pen ? fmt::format("V{:.1f}", y) : fmt::format("M{:.1f} {:.1f}", x, y);
-      path += fmt::format("H{:.1f}", x_of(run * static_cast<double>(i + 1)));
+      const long y = std::lround(2 * kHeight * (1 - range.level(values[i])));
+      if (!pen) {
+        path += fmt::format("M{} {}", i, y);
+      } else if (y != at) {
+        path += fmt::format("v{}", y - at);
+      }
+      path += "h1";
+      at = y;
       pen = true;
     }
-    out += fmt::format("<path class=\"thin {}\" d=\"{}\"/>", line_class(k), path);
+    out += fmt::format(
+        "<path class=\"thin {}\" transform=\"matrix({:.4f} 0 0 .5 {:.1f} {:.0f})\" d=\"{}\"/>",
+        line_class(k), (kRight - left) * run / channels, left, kTop, path);
     if (sorted || values.empty()) continue;
     // The largest show their number on hover, and in tables or facts beside.
     constexpr std::size_t kNamed = 4;

@@ -78,6 +78,12 @@ class OutputFolder {
   std::unique_ptr<State> state_;
 };
 
+/// Adds a small file to a finished folder, or replaces one that was added so. Its bytes are listed
+/// but not counted, so the hash of the result stays. Errors: missing (no manifest), parse, usage (a
+/// counted file has this name), resource.
+Status add_to_finished(const std::filesystem::path& folder, std::string_view name,
+                       std::string_view text);
+
 struct VerifyReport {
   bool complete = false;  // a manifest, all of its files with their sizes, and no unfinished run
   std::uint64_t tensors_checked = 0;  // tensors of files whose hash is right
