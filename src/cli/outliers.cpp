@@ -122,6 +122,7 @@ class Outliers final : public Command {
     inputs.found = &found;
     inputs.text_of = text_of;
     inputs.distinct_tokens = corpus ? distinct_tokens(*corpus) : 0;
+    inputs.sensitivity = sensitivity ? &*sensitivity : nullptr;
     QUELL_TRY(facts, provenance(*this, model, corpus ? &*corpus : nullptr, *executor));
     inputs.provenance = std::move(facts);
     const report::Document document = report::outlier_document(inputs);

@@ -86,10 +86,10 @@ Section life_section(const OutlierReport& report, const TextOf& text_of) {
                    {"before", true},
                    {"after", true},
                    {"token"},
-                   {"written by neuron", true},
-                   {"at", true},
-                   {"weight", true},
-                   {"of the change", true}};
+                   {"neuron", true},
+                   {"its value", true, /*long_form=*/true},
+                   {"its weight", true, /*long_form=*/true},
+                   {"its share", true}};
   for (const pipeline::LifeCycleEvent& event : report.life_cycle) {
     table.rows.push_back(
         {std::to_string(event.layer), std::string(to_string(event.kind)),

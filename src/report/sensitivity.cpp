@@ -81,17 +81,21 @@ Section modules_section(const Sensitivity& sensitivity, const PlaceAxis& axis) {
   Table table;
   table.title = fmt::format("Each module swapped for its {} self, the worst first",
                             sensitivity.method.empty() ? "quantized" : sensitivity.method);
-  table.columns = {
-      {"module"},        {measure, true},        {"+-", true},          {"per MB", true},
-      {"x noise", true}, {"output error", true}, {"weight error", true}};
+  table.columns = {{"module"},
+                   {measure, true},
+                   {"+-", true},
+                   {"x noise", true},
+                   {"if kept", true},
+                   {"per MB", true},
+                   {"output error", true, /*long_form=*/true},
+                   {"weight error", true, /*long_form=*/true}};
   table.short_rows = 6;
   for (const ModuleSensitivity* module : worst_first(sensitivity)) {
-    const double megabytes = static_cast<double>(module->bytes) / kMegabyte;
     table.rows.push_back(
         {module->name, short_number(module->damage), short_number(module->damage_standard_error),
-         short_number(megabytes > 0 ? module->damage / megabytes : std::nan("")),
          short_number(module->noise_damage > 0 ? module->damage / module->noise_damage
                                                : std::nan("")),
+         short_number(module->kept_gain), short_number(module->damage_per_megabyte()),
          short_number(module->output_error), short_number(module->relative_error)});
   }
   section.blocks.push_back(std::move(table));
@@ -111,7 +115,7 @@ Section cures_section(const Sensitivity& sensitivity) {
     all = all && cure.available;
     table.rows.push_back({cure.action, cure.module, short_number(cure.gain),
                           short_number(static_cast<double>(cure.bytes) / kMegabyte),
-                          short_number(cure.gain_per_megabyte()),
+                          cure.bytes <= 0 ? "free" : short_number(cure.gain_per_megabyte()),
                           cure.measured_gain ? short_number(*cure.measured_gain) : "-",
                           cure.available ? "yes" : "not yet"});
   }
@@ -186,21 +190,22 @@ Section meanings(const Sensitivity& sensitivity) {
                      : "mean KL divergence, in nats per token, from the original to the model with "
                        "one module quantized"},
       {"+-", "standard error, sequences taken as independent draws"},
-      {"per MB", "of 10^6 bytes: of the quantized module, or that the action adds"},
+      {"if kept",
+       "damage that goes away where this module alone stays in 16 bits and all others are "
+       "quantized; per MB: for each 10^6 bytes that this adds"},
       {"x noise",
        "damage over that of Gaussian noise of the same norm in the same module: near 1 the error "
-       "is "
-       "as harmful as chance, far above it points where the model reads"},
+       "is as harmful as chance, far above it points where the model reads"},
       {"output error", "|X E^T| / |X W^T| on this text; weight error: |E| / |W|"},
       {"gain of an action",
-       "damage predicted to go away, in proportion to the loss of the module's outputs; measured: "
-       "the same found by trying it on the quantized model"},
+       "damage predicted to go away, in proportion to the loss of the module's outputs; "
+       "measured: the same found by trying it on the quantized model"},
       {"R = A + B + C",
        "relative squared error behind a stage: carried from its input, fresh from its own "
        "quantization, and how far both work against each other (negative: they cancel)"},
       {"gain of a stage",
-       "A over the R that came in: above 1 the stage makes an error larger. G1 times G2: what its "
-       "weights do to any error, and how the error is aligned with them"},
+       "A over the R that came in: above 1 the stage makes an error larger. G1 times G2: what "
+       "its weights do to any error, and how the error is aligned with them"},
   }});
   return section;
 }

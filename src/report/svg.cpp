@@ -81,13 +81,13 @@ std::vector<double> ticks(double low, double high) {
   return found;
 }
 
-std::vector<double> log_ticks(double low, double high) {
+std::vector<double> log_ticks(double low, double high, int most) {
   std::vector<double> found;
   const double slack = 1e-9;
   const int first = static_cast<int>(std::ceil(std::log10(low) - slack));
   const int last = static_cast<int>(std::floor(std::log10(high) + slack));
   if (last - first >= 1) {
-    const int step = (last - first + 4) / 5;
+    const int step = (last - first) / most + 1;
     for (int power = first; power <= last; power += step) found.push_back(std::pow(10, power));
     return found;
   }

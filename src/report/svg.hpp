@@ -40,10 +40,10 @@ std::string svg_of(const Profile& profile, bool sorted);
 double text_width(std::string_view text);
 double widest(const std::vector<std::string>& texts);
 std::string text_at(double x, double y, std::string_view anchor, const std::string& text);
-/// Round numbers between two, about four; on a logarithmic scale powers of ten where there are
-/// enough of them.
+/// Round numbers between two, about four; on a logarithmic scale at most `most` powers of ten, or
+/// multiples of them where there are too few.
 std::vector<double> ticks(double low, double high);
-std::vector<double> log_ticks(double low, double high);
+std::vector<double> log_ticks(double low, double high, int most = 6);
 std::string open_svg(double width, double height, const std::string& title);
 /// A class for the n-th line: lines differ by colour and by dash, so none needs colour vision.
 std::string line_class(std::size_t n);

@@ -124,7 +124,7 @@ std::string svg_of(const Histogram& histogram) {
   std::vector<std::pair<double, std::string>> magnitudes;
   if (bins != 0) {
     const double low = histogram.edges.front(), high = histogram.edges.back();
-    for (const double tick : log_ticks(low, high)) {
+    for (const double tick : log_ticks(low, high, 4)) {
       magnitudes.emplace_back(left + (kRight - left) * std::log(tick / low) / std::log(high / low),
                               short_number(tick));
     }

@@ -65,27 +65,31 @@ struct Writer {
     const std::size_t shown = std::min(table.rows.size(), table.short_rows);
     if (shown == 0) return {};
     std::vector<std::vector<std::string>> cells;
-    std::vector<std::size_t> widths;
-    for (const Column& column : table.columns) widths.push_back(io::printable(column.name).size());
+    std::vector<std::size_t> widths, places;
+    for (std::size_t c = 0; c < table.columns.size(); ++c) {
+      if (table.columns[c].long_form) continue;
+      places.push_back(c);
+      widths.push_back(io::printable(table.columns[c].name).size());
+    }
     for (std::size_t r = 0; r < shown; ++r) {
       std::vector<std::string>& row = cells.emplace_back();
-      for (std::size_t c = 0; c < table.columns.size(); ++c) {
-        row.push_back(io::printable(table.rows[r][c]));
-        widths[c] = std::max(widths[c], row.back().size());
+      for (std::size_t p = 0; p < places.size(); ++p) {
+        row.push_back(io::printable(table.rows[r][places[p]]));
+        widths[p] = std::max(widths[p], row.back().size());
       }
     }
     std::string out = table.title.empty() ? "" : io::printable(table.title) + "\n";
     const auto line = [&](auto text_at) {
       std::string row = " ";
-      for (std::size_t c = 0; c < table.columns.size(); ++c) {
-        row += " " + padded(text_at(c), widths[c], table.columns[c].number);
-        if (c + 1 < table.columns.size()) row += " ";
+      for (std::size_t p = 0; p < places.size(); ++p) {
+        row += " " + padded(text_at(p), widths[p], table.columns[places[p]].number);
+        if (p + 1 < places.size()) row += " ";
       }
       row.erase(row.find_last_not_of(' ') + 1);
       out += row + "\n";
     };
-    line([&](std::size_t c) { return io::printable(table.columns[c].name); });
-    for (const auto& row : cells) line([&](std::size_t c) { return row[c]; });
+    line([&](std::size_t p) { return io::printable(table.columns[places[p]].name); });
+    for (const auto& row : cells) line([&](std::size_t p) { return row[p]; });
     if (shown < table.rows.size()) {
       out += "  ... and " + std::to_string(table.rows.size() - shown) + " more\n";
     }
@@ -99,9 +103,10 @@ struct Writer {
       names.push_back(io::printable(row));
       width = std::max(width, names.back().size());
     }
-    std::string out = io::printable(strip.title) + "  (" + io::printable(strip.unit) + "; blank " +
-                      short_number(strip.low) + " or less, @ " + short_number(strip.high) +
-                      " or more)\n";
+    std::string out = wrapped(io::printable(strip.title) + " (" + io::printable(strip.unit) +
+                                  "; blank " + short_number(strip.low) + " or less, @ " +
+                                  short_number(strip.high) + " or more)",
+                              0, 0);
     for (std::size_t r = 0; r < strip.rows.size(); ++r) {
       out += "  " + padded(names[r], width, false) + " |";
       for (const double value : strip.values[r]) {

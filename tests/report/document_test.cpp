@@ -37,7 +37,21 @@ Document sample() {
   plot.y_name = "percent";
   plot.places = {"0", "1", "2"};
   plot.lines = {{"one" + kHostile, {1, 2, INFINITY}}, {"two", {3, std::nan(""), 0.25}}};
-  document.sections = {{"Section " + kHostile, {table, strip, plot, Paragraph{kHostile}}}};
+  Histogram histogram;
+  histogram.title = "A histogram" + kHostile;
+  histogram.unit = "|w|";
+  histogram.edges = {0.5, 1, 2, 4};
+  histogram.curves = {{"before" + kHostile, {1, 1000, 0}}, {"after", {0, 1001, 0}}};
+  Profile profile;
+  profile.title = "A profile";
+  profile.unit = "|x|";
+  profile.channels = 5;
+  profile.run = 2;
+  profile.curves = {{"before" + kHostile, {1, 31.5, std::nan("")}, {31.5, 1, std::nan("")}}};
+  document.sections = {{"Section " + kHostile,
+                        {table, strip, plot, histogram, profile, Paragraph{kHostile}},
+                        false,
+                        {{"Page " + kHostile, "brief" + kHostile, {histogram, profile}}}}};
   document.provenance.lines = {{"Made by", kHostile}};
   return document;
 }
@@ -76,7 +90,12 @@ TEST(Html, ShowsEveryNumberOfAPicture) {
   EXPECT_EQ(count(html, "class=\"cell\""), 5U);  // six less the missing one
   EXPECT_NE(html.find(", 1: 31.6 times"), std::string::npos);
   EXPECT_NE(html.find("5000 times"), std::string::npos);
-  EXPECT_EQ(count(html, "<circle"), 4U);  // six less an infinity and a missing one
+  // Of the plot six less an infinity and a missing one; two of each of two profiles.
+  EXPECT_EQ(count(html, "<circle"), 4U + 2 * 2);
+  // Bars of the two bins that hold something, in two histograms.
+  EXPECT_EQ(count(html, "class=\"bar\""), 2U * 2);
+  EXPECT_NE(html.find("1 to 2: 1000"), std::string::npos);
+  EXPECT_NE(html.find("channels 2 to 3: 31.5"), std::string::npos);
   EXPECT_EQ(html.find("nan"), std::string::npos);
   EXPECT_EQ(html.find("inf"), std::string::npos);
 }
@@ -96,6 +115,28 @@ TEST(Text, LeavesOutWhatIsLong) {
   EXPECT_NE(write_html(document).find("A table"), std::string::npos);
 }
 
+TEST(Text, LeavesOutColumnsThatAreLongForm) {
+  Document document;
+  Table table;
+  table.columns = {{"first"}, {"second", true, /*long_form=*/true}, {"third", true}};
+  table.rows = {{"a", "hidden", "c"}};
+  document.sections = {{"Section", {table}}};
+  const std::string text = write_text(document);
+  EXPECT_NE(text.find("  a          c\n"), std::string::npos) << text;
+  EXPECT_EQ(text.find("second"), std::string::npos);
+  EXPECT_NE(write_markdown(document).find("hidden"), std::string::npos);
+}
+
+TEST(Text, ShowsASingleValueOfAHistogram) {
+  Document document;
+  Histogram histogram;
+  histogram.unit = "|w|";
+  histogram.edges = {1, 2, 4, 8, 16};
+  histogram.curves = {{"w", {1e6, 0, 0, 1}}};
+  document.sections = {{"Section", {histogram}}};
+  EXPECT_NE(write_text(document).find("w |@  .|"), std::string::npos) << write_text(document);
+}
+
 TEST(Text, BreaksLinesAtEightyColumns) {
   Document document;
   std::string words;
@@ -108,6 +149,43 @@ TEST(Text, BreaksLinesAtEightyColumns) {
     start = end + 1;
   }
   EXPECT_NE(text.find("word59"), std::string::npos);
+}
+
+TEST(Markdown, SetsPicturesOfShadesOff) {
+  const std::string text = write_markdown(sample());
+  std::size_t start = 0, shades = 0;
+  for (std::size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', start)) {
+    const std::string line = text.substr(start, end - start);
+    start = end + 1;
+    if (line.find("before") == std::string::npos) continue;
+    EXPECT_TRUE(line.starts_with("    ")) << line;
+    ++shades;
+  }
+  EXPECT_EQ(shades, 4U);
+}
+
+TEST(WriteJson, HoldsTheDocumentWithASchema) {
+  const Document document = sample();
+  const auto json = io::parse_json(write_json(document).dump(1), "test");
+  ASSERT_TRUE(json);
+  EXPECT_EQ(json->members()[0].first, "schema");
+  EXPECT_EQ(json->find("schema")->as_integer(), kDocumentSchema);
+  EXPECT_EQ(json->find("title")->as_string(), document.title) << "as it came, not escaped";
+  const io::Json& section = json->find("sections")->items()[0];
+  std::vector<std::string> kinds;
+  for (const io::Json& block : section.find("blocks")->items()) {
+    kinds.push_back(block.find("kind")->as_string());
+  }
+  EXPECT_EQ(kinds, (std::vector<std::string>{"table", "heat_strip", "line_plot", "histogram",
+                                             "profile", "paragraph"}));
+  const io::Json& table = section.find("blocks")->items()[0];
+  EXPECT_EQ(table.find("rows")->items().size(), 30U) << "all of them";
+  const io::Json& strip = section.find("blocks")->items()[1];
+  EXPECT_TRUE(strip.find("values")->items()[1].items()[0].is(io::Json::Kind::null));
+  EXPECT_EQ(strip.find("values")->items()[1].items()[1].as_number(), 5000);
+  const io::Json& page = section.find("pages")->items()[0];
+  const io::Json& profile = page.find("blocks")->items()[1];
+  EXPECT_EQ(profile.find("curves")->items()[0].find("sorted")->items()[0].as_number(), 31.5);
 }
 
 TEST(Markdown, KeepsCellsAndEscapesMarkup) {
@@ -131,10 +209,15 @@ TEST(Markdown, KeepsCellsAndEscapesMarkup) {
 
 TEST(Writers, TakeEmptyDocuments) {
   Document document;
-  document.sections = {{"", {Table{}, HeatStrip{}, LinePlot{}, Facts{}, Paragraph{}}, false}};
+  document.sections = {
+      {"",
+       {Table{}, HeatStrip{}, LinePlot{}, Histogram{}, Profile{}, Facts{}, Paragraph{}},
+       false,
+       {Page{}}}};
   EXPECT_FALSE(write_html(document).empty());
   EXPECT_FALSE(write_text(document).empty());
   EXPECT_FALSE(write_markdown(document).empty());
+  EXPECT_FALSE(write_json(document).dump().empty());
 }
 
 }  // namespace

@@ -24,7 +24,8 @@ struct Facts {
 
 struct Column {
   std::string name;
-  bool number = false;  // set flush right
+  bool number = false;     // set flush right
+  bool long_form = false;  // left out in a terminal
 };
 /// Every row has as many cells as there are columns. In a terminal only the first `short_rows` rows
 /// are shown.
