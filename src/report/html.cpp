@@ -25,7 +25,7 @@ font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif
 h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.2rem;margin:2.2rem 0 .5rem;border-bottom:1px solid var(--edge)}
 h3{font-size:1rem;margin:1.4rem 0 .3rem}
 .verdict{font-size:1.1rem;padding:.7rem 1rem;background:var(--box);border-left:4px solid var(--c0);border-radius:3px}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem;margin:.8rem 0}
+dl{display:grid;grid-template-columns:fit-content(40%) 1fr;gap:.1rem 1rem;margin:.8rem 0}
 dt{color:var(--soft)}dd{margin:0}
 .wide{overflow-x:auto;margin:.4rem 0;background:linear-gradient(90deg,var(--page) 40%,transparent) 0 0/2.4rem 100% local,
 linear-gradient(270deg,var(--page) 40%,transparent) 100% 0/2.4rem 100% local,linear-gradient(90deg,var(--shade),transparent) 0 0/.7rem 100%,

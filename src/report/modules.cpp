@@ -249,7 +249,7 @@ Section coverage_section(const OutlierReport& report, std::uint64_t distinct,
 std::vector<Section> page_sections(const OutlierReport& report,
                                    const pipeline::Sensitivity* sensitivity) {
   // A page takes up to 6 kB beside 16 bytes for every point of its two profiles.
-  constexpr std::size_t kMostPages = 300, kPoints = 100'000;
+  constexpr std::size_t kMostPages = 230, kPoints = 80'000;
   std::map<std::string, const ModuleSensitivity*> damage;
   if (sensitivity != nullptr) {
     for (const ModuleSensitivity& module : sensitivity->modules) damage[module.name] = &module;

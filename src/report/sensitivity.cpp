@@ -221,7 +221,8 @@ std::string damage_clause(const Sensitivity& sensitivity) {
   if (!(total > 0)) return "quantizing no single module does damage that can be measured";
   std::size_t few = 0;
   double part = 0;
-  while (few < order.size() && part < 0.5 * total) part += order[few++]->damage;
+  // Half, less what rounding leaves of it.
+  while (few < order.size() && part < 0.5 * total * (1 - 1e-9)) part += order[few++]->damage;
   std::string clause = fmt::format("{} costs {} {}, {:.0f} % of the damage from {} of {} modules",
                                    sensitivity.method.empty() ? "quantization" : sensitivity.method,
                                    short_number(sensitivity.together),

@@ -25,7 +25,7 @@ namespace {
 
 // Boxes may touch: fonts differ between machines by less than a pixel at these sizes.
 const char* const kCheck = R"js(
-<pre id="checked" hidden></pre><script>
+<script>
 addEventListener('load', () => {
   const found = [];
   const say = (what, node) => {
@@ -101,7 +101,7 @@ addEventListener('load', () => {
       if (!(ratio >= 3)) say('contrast of a line ' + ratio.toFixed(2), node);
     }
   });
-  document.getElementById('checked').textContent =
+  parent.document.getElementById('checked').textContent =
       ['checked ' + innerWidth + ' wide, ' + texts + ' names, ' + read + ' texts, dark ' +
        matchMedia('(prefers-color-scheme:dark)').matches, ...found].join('\n');
 });
@@ -121,19 +121,32 @@ std::string chromium() {
   return {};
 }
 
-/// What the check found in a page; the first line says what it looked at.
+std::string as_attribute(const std::string& text) {
+  std::string out;
+  for (const char c : text) out += c == '&' ? "&amp;" : c == '"' ? "&quot;" : std::string(1, c);
+  return out;
+}
+
+/// What the check found in a page; the first line says what it looked at. The page stands in a
+/// frame, as a window of Chromium is at least 500 wide.
 std::vector<std::string> look(const std::string& page, int width, bool dark) {
   const TemporaryFolder folder;
   const std::string file = (folder / "page.html").string();
   std::string html = page;
   html.replace(html.rfind("</body>"), std::string("</body>").size(), kCheck);
-  write_bytes(file, html);
-  const Ended ended = run_process(
-      {"/usr/bin/env", "timeout", "120", chromium(), "--headless", "--no-sandbox", "--disable-gpu",
-       "--disable-dev-shm-usage", "--hide-scrollbars",
-       "--user-data-dir=" + (folder / "profile").string(),
-       std::string("--blink-settings=preferredColorScheme=") + (dark ? "0" : "1"),
-       "--window-size=" + std::to_string(width) + ",2000", "--dump-dom", "file://" + file});
+  write_bytes(file,
+              "<!doctype html><html><head><meta charset=\"utf-8\">"
+              "<meta name=\"color-scheme\" content=\"light dark\"></head><body>"
+              "<pre id=\"checked\" hidden></pre><iframe style=\"border:0\" height=\"2000\" "
+              "width=\"" +
+                  std::to_string(width) + "\" srcdoc=\"" + as_attribute(html) +
+                  "\"></iframe></body></html>");
+  const Ended ended =
+      run_process({"/usr/bin/env", "timeout", "120", chromium(), "--headless", "--no-sandbox",
+                   "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+                   "--user-data-dir=" + (folder / "profile").string(),
+                   std::string("--blink-settings=preferredColorScheme=") + (dark ? "0" : "1"),
+                   "--window-size=1400,2100", "--dump-dom", "file://" + file});
   EXPECT_EQ(ended.code, 0) << ended.err;
   std::vector<std::string> lines;
   const std::string begin = "<pre id=\"checked\" hidden=\"\">";
