@@ -129,7 +129,7 @@ build_preset() {
 if [ $full = yes ]; then
   bash cmake/setup.sh --full
 else
-  bash cmake/setup.sh
+  bash cmake/setup.sh --tests
 fi || { failed=1; finish; }
 
 build_preset release release all && tests "release: test" build/release -LE slow

@@ -28,7 +28,7 @@ h3{font-size:1rem;margin:1.4rem 0 .3rem}
 dl{display:grid;grid-template-columns:fit-content(40%) 1fr;gap:.1rem 1rem;margin:.8rem 0}
 dt{color:var(--soft)}dd{margin:0}
 .wide{overflow-x:auto;margin:.4rem 0;background:linear-gradient(90deg,var(--page) 40%,transparent) 0 0/2.4rem 100% local,
-linear-gradient(270deg,var(--page) 40%,transparent) 100% 0/2.4rem 100% local,linear-gradient(90deg,var(--shade),transparent) 0 0/.7rem 100%,
+linear-gradient(270deg,var(--page) 40%,transparent) calc(100% + 2px) 0/2.4rem 100% local,linear-gradient(90deg,var(--shade),transparent) 0 0/.7rem 100%,
 linear-gradient(270deg,var(--shade),transparent) 100% 0/.7rem 100%;background-repeat:no-repeat}
 .row{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem}.row>.wide{max-width:100%}
 table{border-collapse:collapse;font-size:.88rem}
@@ -50,7 +50,8 @@ footer{margin-top:2.5rem;font-size:.88rem;color:var(--soft)}
 svg,tr{break-inside:avoid}th,td{white-space:normal}.folded::details-content{content-visibility:visible;block-size:auto}}
 )";
 
-constexpr std::size_t kLongTable = 16;
+// A longer table shows its first rows; the others open on demand.
+constexpr std::size_t kLongTable = 16, kFirstRows = 8;
 
 /// Escaped; lines may break behind the separators of paths and module names.
 std::string breakable(const std::string& text) {
@@ -80,25 +81,16 @@ struct Writer {
   }
   std::string operator()(const Facts& facts) const { return html_of(facts); }
   std::string operator()(const Table& table) const {
-    // Long tables open on demand. One that can be wider than the page scrolls by itself, so it can
-    // be reached by keyboard.
-    const bool folded = table.rows.size() > kLongTable && !table.title.empty();
-    std::string out = folded ? "<details class=\"folded\"><summary>" + escape_html(table.title) +
-                                   " (" + std::to_string(table.rows.size()) + " rows)</summary>"
-                             : heading(table.title);
-    out += "<div class=\"wide\" tabindex=\"0\"><table><thead><tr>";
-    const auto cell = [](const char* tag, const Column& column, const std::string& text) {
-      return std::string("<") + tag + (column.number ? " class=\"number\">" : ">") +
-             escape_html(text) + "</" + tag + ">";
-    };
-    for (const Column& column : table.columns) out += cell("th", column, column.name);
-    out += "</tr></thead><tbody>\n";
-    for (const auto& row : table.rows) {
-      out += "<tr>";
-      for (std::size_t c = 0; c < row.size(); ++c) out += cell("td", table.columns[c], row[c]);
-      out += "</tr>\n";
+    const std::size_t rows = table.rows.size();
+    if (rows <= kLongTable) return heading(table.title) + rows_of(table, 0, rows);
+    // What a terminal leaves out altogether is there to look something up in.
+    if (table.short_rows == 0 && !table.title.empty()) {
+      return folded(escape_html(table.title) + " (" + std::to_string(rows) + " rows)",
+                    rows_of(table, 0, rows));
     }
-    return out + "</tbody></table></div>" + (folded ? "</details>\n" : "\n");
+    return heading(table.title) + rows_of(table, 0, kFirstRows) +
+           folded(std::to_string(rows - kFirstRows) + " more rows",
+                  rows_of(table, kFirstRows, rows));
   }
   std::string operator()(const HeatStrip& strip) const {
     return heading(strip.title) + scrolling(svg_of(strip)) + "\n";
@@ -125,6 +117,29 @@ struct Writer {
   }
 
  private:
+  static std::string folded(const std::string& summary, const std::string& content) {
+    return "<details class=\"folded\"><summary>" + summary + "</summary>" + content +
+           "</details>\n";
+  }
+
+  static std::string rows_of(const Table& table, std::size_t begin, std::size_t end) {
+    // One that can be wider than the page scrolls by itself, so it can be reached by keyboard.
+    std::string out = "<div class=\"wide\" tabindex=\"0\"><table><thead><tr>";
+    const auto cell = [](const char* tag, const Column& column, const std::string& text) {
+      return std::string("<") + tag + (column.number ? " class=\"number\">" : ">") +
+             escape_html(text) + "</" + tag + ">";
+    };
+    for (const Column& column : table.columns) out += cell("th", column, column.name);
+    out += "</tr></thead><tbody>\n";
+    for (std::size_t r = begin; r < end; ++r) {
+      const std::vector<std::string>& row = table.rows[r];
+      out += "<tr>";
+      for (std::size_t c = 0; c < row.size(); ++c) out += cell("td", table.columns[c], row[c]);
+      out += "</tr>\n";
+    }
+    return out + "</tbody></table></div>\n";
+  }
+
   static std::string scrolling(const std::string& picture) {
     return "<div class=\"wide\" tabindex=\"0\">" + picture + "</div>";
   }

@@ -361,12 +361,13 @@ Document outlier_document(const OutlierInputs& inputs) {
   const std::vector<std::string> names = names_of(report.weights);
   const PlaceAxis axis(names);
   std::vector<Section>& sections = document.sections;
+  std::vector<Section> explanations;
   if (!report.massive.empty()) {
     sections.push_back({"Massive activations", {massive_table(report, text_of)}});
   }
   if (inputs.sensitivity != nullptr) {
     for (Section& section : sensitivity_sections(*inputs.sensitivity, axis)) {
-      sections.push_back(std::move(section));
+      (section.long_form ? explanations : sections).push_back(std::move(section));
     }
   }
   if (!report.life_cycle.empty()) sections.push_back(life_section(report, text_of));
@@ -385,7 +386,8 @@ Document outlier_document(const OutlierInputs& inputs) {
   for (Section& section : page_sections(report, inputs.sensitivity)) {
     sections.push_back(std::move(section));
   }
-  sections.push_back(meanings());
+  explanations.push_back(meanings());
+  for (Section& section : explanations) sections.push_back(std::move(section));
   document.provenance.lines.emplace_back("Made by", "quell " QUELL_VERSION);
   if (inputs.model != nullptr) {
     document.provenance.lines.emplace_back("Model folder", inputs.model->folder().string());

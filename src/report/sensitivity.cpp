@@ -47,9 +47,9 @@ HeatStrip damage_strip(const Sensitivity& sensitivity, const PlaceAxis& axis) {
   }
   // Four decades: what lies below does not count beside the largest.
   const double high = most > 0 ? std::pow(10, std::ceil(std::log10(most) - 1e-9)) : 1;
-  HeatStrip strip = axis.strip(fmt::format("Damage of each module alone ({})",
-                                           sensitivity.encoder ? "cosine error" : "KL divergence"),
-                               unit_of(sensitivity), high * 1e-4, high);
+  HeatStrip strip =
+      axis.strip("Damage of each module alone",
+                 sensitivity.encoder ? "cosine error" : "KL, nats per token", high * 1e-4, high);
   for (const ModuleSensitivity& module : sensitivity.modules) {
     axis.set(strip, module.name, module.damage);
   }
@@ -107,8 +107,9 @@ Section cures_section(const Sensitivity& sensitivity) {
   const std::string gain = fmt::format("gain, {}", measure_of(sensitivity));
   Table table;
   table.title = "Actions, the most gain for its bytes first";
-  table.columns = {{"action"},       {"module"},         {gain, true}, {"MB more", true},
-                   {"per MB", true}, {"measured", true}, {"today"}};
+  table.columns = {
+      {"action"},       {"module"},         {gain, true}, {"MB more", true, /*long_form=*/true},
+      {"per MB", true}, {"measured", true}, {"today"}};
   table.short_rows = 6;
   bool all = true;
   for (const Cure& cure : sensitivity.cures) {
@@ -148,8 +149,14 @@ Section propagation_section(const Sensitivity& sensitivity) {
                     {"B fresh", true}, {"C cross", true}, {"gain", true}};
   modules.title = "Modules, the largest error first";
   modules.short_rows = 6;
-  modules.columns = {{"module"},        {"R", true},    {"A carried", true}, {"B fresh", true},
-                     {"C cross", true}, {"gain", true}, {"G1", true},        {"G2", true}};
+  modules.columns = {{"module"},
+                     {"R", true},
+                     {"A carried", true},
+                     {"B fresh", true},
+                     {"C cross", true, /*long_form=*/true},
+                     {"gain", true, /*long_form=*/true},
+                     {"G1", true},
+                     {"G2", true}};
   std::vector<const ErrorStage*> order;
   for (const ErrorStage& stage : sensitivity.stages) {
     if (!stage.block) {

@@ -93,6 +93,39 @@ TEST_F(Verify, NamesAFileLeftOver) {
   expect_problem("model-00004-of-00003.safetensors", "not in the manifest");
 }
 
+TEST_F(Verify, KnowsAFileThatWasAddedLater) {
+  for (const char* text : {"first", "second, in its place"}) {
+    const Status added = add_to_finished(out_, "report.html", text);
+    ASSERT_TRUE(added.has_value()) << added.error().message;
+    EXPECT_EQ(test::read_bytes(out_ / "report.html"), text);
+    const VerifyReport found = report();
+    EXPECT_TRUE(found.complete);
+    EXPECT_TRUE(found.problems.empty()) << found.problems.front();
+    EXPECT_EQ(found.hash, hash_) << "the result is the same";
+  }
+  test::write_bytes(out_ / "report.html", "edited");
+  expect_problem("report.html", "bytes, the manifest says");
+  // A new run takes it away with what else was ours.
+  const auto again = test::do_work(out_, {.options = {.force = true}});
+  ASSERT_TRUE(again.has_value()) << again.error().message;
+  EXPECT_FALSE(std::filesystem::exists(out_ / "report.html"));
+  EXPECT_TRUE(report().problems.empty());
+}
+
+TEST_F(Verify, AddsNoFileInPlaceOfTheResult) {
+  const std::string before = test::read_bytes(out_ / "config.json");
+  for (const char* name : {"config.json", "quell.manifest", "../outside", ""}) {
+    const Status added = add_to_finished(out_, name, "text");
+    ASSERT_FALSE(added.has_value()) << name;
+    EXPECT_EQ(added.error().code, ErrorCode::usage) << name;
+  }
+  EXPECT_EQ(test::read_bytes(out_ / "config.json"), before);
+  EXPECT_TRUE(report().problems.empty());
+  const Status absent = add_to_finished(base_ / "absent", "report.html", "text");
+  ASSERT_FALSE(absent.has_value());
+  EXPECT_EQ(absent.error().code, ErrorCode::missing);
+}
+
 TEST_F(Verify, NamesALeftOverTemporaryFile) {
   test::write_bytes(out_ / ".quell-0123456789abcdef-00001.part", "stale");
   expect_problem(".quell-0123456789abcdef-00001.part", "temporary");

@@ -58,7 +58,7 @@ inline pipeline::TensorOutliers made_up_tensor(const std::string& name,
   return tensor;
 }
 
-/// A decoder of `layers` layers with seven projections; text was given.
+/// A decoder of `layers` layers (two at least) with seven projections; text was given.
 inline pipeline::OutlierReport made_up_outliers(std::size_t layers, std::size_t channels) {
   using Kind = pipeline::TensorOutliers::Kind;
   pipeline::OutlierReport report;

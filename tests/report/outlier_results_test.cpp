@@ -49,12 +49,12 @@ TEST(OutlierResult, IsWhatWasWritten) {
 
 TEST(OutlierResult, IsFoundInsideOfARun) {
   io::Json run = io::Json::object({{"quell_version", "9.9"}});
-  run.set("outliers", json_of(made_up_outliers(1, 16)));
+  run.set("outliers", json_of(made_up_outliers(2, 16)));
   ASSERT_TRUE(holds_outliers(run));
   const auto result = read_outliers("file.json", run);
   ASSERT_TRUE(result);
   EXPECT_EQ(result->version, "9.9");
-  EXPECT_EQ(result->found.weights.size(), 7U);
+  EXPECT_EQ(result->found.weights.size(), 14U);
 }
 
 TEST(OutlierResult, TakesWhatIsMissingOrWrongAsNotMeasured) {
