@@ -233,7 +233,18 @@ Result<Document> comparison_document(const std::string& name_a, const std::strin
                           short_number(pair.a->loss), short_number(pair.b->loss),
                           short_number(pair.ratio)});
   }
-  Section section{"Side by side", {std::move(table)}};
+  Section section{"Side by side", {}};
+  std::vector<std::string> names = names_of(first);
+  for (std::string& name : names_of(second)) names.push_back(std::move(name));
+  const PlaceAxis axis(names);
+  if (!axis.empty()) {
+    const auto loss = [](const Module& m) { return m.loss; };
+    for (const auto& [title, outcome] : {std::pair{"Loss of A", &first}, {"Loss of B", &second}}) {
+      section.blocks.push_back(
+          strip_of(*outcome, axis, title, loss, 1e-5, 1e-1, "of the output's energy"));
+    }
+  }
+  section.blocks.push_back(std::move(table));
   if (!only_a.empty()) section.blocks.push_back(Paragraph{"Only in A: " + only_a});
   if (!only_b.empty()) section.blocks.push_back(Paragraph{"Only in B: " + only_b});
   document.sections.push_back(std::move(section));

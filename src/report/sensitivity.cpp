@@ -102,6 +102,32 @@ Section modules_section(const Sensitivity& sensitivity, const PlaceAxis& axis) {
   return section;
 }
 
+std::string words_of(Cure::Kind kind) {
+  std::string words(to_string(kind));
+  std::replace(words.begin(), words.end(), '_', ' ');
+  return words;
+}
+
+/// What every cure leaves of every module's loss; without rows where nothing was measured.
+Table ratios_table(const Sensitivity& sensitivity) {
+  Table table;
+  table.title = "What each kind of action leaves of a module's loss";
+  table.short_rows = 0;
+  table.columns = {{"module"}};
+  for (const Cure::Kind kind : pipeline::kCureKinds) {
+    table.columns.push_back({words_of(kind), true});
+  }
+  for (const ModuleSensitivity& module : sensitivity.modules) {
+    if (module.loss_ratios.empty()) continue;
+    std::vector<std::string>& row = table.rows.emplace_back(1, module.name);
+    for (const Cure::Kind kind : pipeline::kCureKinds) {
+      const auto found = module.loss_ratios.find(kind);
+      row.push_back(found == module.loss_ratios.end() ? "-" : short_number(found->second));
+    }
+  }
+  return table;
+}
+
 Section cures_section(const Sensitivity& sensitivity) {
   Section section{"What to do", {}};
   const std::string gain = fmt::format("gain, {}", measure_of(sensitivity));
@@ -125,6 +151,8 @@ Section cures_section(const Sensitivity& sensitivity) {
     section.blocks.push_back(
         Paragraph{"Not yet: measured on this model, but quell cannot carry it out so far."});
   }
+  Table ratios = ratios_table(sensitivity);
+  if (!ratios.rows.empty()) section.blocks.push_back(std::move(ratios));
   return section;
 }
 

@@ -113,6 +113,8 @@ inline pipeline::Sensitivity made_up_sensitivity(std::size_t layers) {
       module.damage_standard_error = module.damage / 10;
       module.noise_damage = module.damage / (worst ? 20 : 1);
       module.kept_gain = module.damage;
+      module.loss_ratios = {{pipeline::Cure::Kind::bits, 0.004},
+                            {pipeline::Cure::Kind::direction, 0.8}};
       sensitivity.modules.push_back(module);
 
       pipeline::ErrorStage stage;

@@ -201,6 +201,18 @@ TEST(Sensitivity, RanksActionsAndSaysWhichCannotBeDoneYet) {
                                       "0.024", "0.3", "0.08", "0.0235", "not yet"}));
 }
 
+TEST(Sensitivity, TellsOfEveryModuleWhatEachKindOfActionLeaves) {
+  const PlaceAxis axis(std::vector<std::string>{});
+  const std::vector<Section> sections = sensitivity_sections(made_up_sensitivity(2), axis);
+  const auto* table = std::get_if<Table>(&sections[1].blocks.back());
+  ASSERT_NE(table, nullptr);
+  ASSERT_EQ(table->rows.size(), 14U);
+  EXPECT_EQ(table->columns.size(), 7U);
+  EXPECT_EQ(table->columns[4].name, "kept columns");
+  EXPECT_EQ(table->rows[0], (std::vector<std::string>{module_name(0, "self_attn.q_proj"), "0.004",
+                                                      "0.8", "-", "-", "-", "-"}));
+}
+
 TEST(Sensitivity, OfAnEncoderIsACosineError) {
   pipeline::Sensitivity sensitivity = made_up_sensitivity(2);
   sensitivity.encoder = true;
