@@ -39,7 +39,7 @@ summary{cursor:pointer;font-weight:600;margin:1.4rem 0 .3rem}
 .page{border-bottom:1px solid var(--edge)}.page>summary{margin:.3rem 0}
 .brief{color:var(--soft);font-weight:400;font-size:.88rem;margin-left:.6rem}
 svg{display:block;height:auto;font:11px system-ui,"DejaVu Sans",sans-serif}
-svg text{fill:var(--text)}.grid{stroke:var(--edge)}.level{stroke:var(--soft);stroke-dasharray:5 4}
+svg text{fill:var(--text)}.rim{paint-order:stroke;stroke:var(--page);stroke-width:3}.grid{stroke:var(--edge)}.level{stroke:var(--soft);stroke-dasharray:5 4}
 .cell:hover{stroke:var(--text);stroke-width:2}
 .line{fill:none;stroke-width:2}.thin{fill:none;stroke-width:1.2;stroke-dasharray:none;vector-effect:non-scaling-stroke}.bar{fill:var(--c0)}.bar:hover{fill:var(--c1)}
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1);stroke-dasharray:7 3}.c2{stroke:var(--c2);stroke-dasharray:2 3}

@@ -213,8 +213,8 @@ Section tensors_section(const char* title, const std::vector<TensorOutliers>& a,
   std::vector<Pair> order;
   for (const Pair& pair : pairs) order.push_back(pair);
   const auto difference = [](const Pair& pair) {
-    // What only one has comes first.
-    if (pair.a == nullptr || pair.b == nullptr) return HUGE_VAL;
+    // What only one has comes last: models of different depth have many of these.
+    if (pair.a == nullptr || pair.b == nullptr) return -1.0;
     return factor(pair.a->max_to_median(), pair.b->max_to_median());
   };
   std::stable_sort(order.begin(), order.end(),
@@ -224,11 +224,11 @@ Section tensors_section(const char* title, const std::vector<TensorOutliers>& a,
   table.short_rows = 8;
   table.columns = {{"tensor"},
                    {"x median A", true},
-                   {"B", true},
+                   {"x median B", true},
                    {"kurtosis A", true},
-                   {"B", true},
+                   {"kurtosis B", true},
                    {"max A", true, /*long_form=*/true},
-                   {"B", true, /*long_form=*/true}};
+                   {"max B", true, /*long_form=*/true}};
   for (const Pair& pair : order) {
     const auto cell = [](const TensorOutliers* tensor, auto value_of) {
       return tensor == nullptr ? std::string("-") : short_number(value_of(*tensor));

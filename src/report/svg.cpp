@@ -286,7 +286,6 @@ std::string svg_of(const LinePlot& plot) {
     out += fmt::format(
         "<line class=\"level\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", left,
         right, y, y);
-    out += text_at(left + 4, y - 4, "start", plot.level_name);
   }
   for (std::size_t l = 0; l < plot.lines.size(); ++l) {
     const LinePlot::Line& line = plot.lines[l];
@@ -302,6 +301,11 @@ std::string svg_of(const LinePlot& plot) {
           escape_html(plot.places[i]), short_number(value));
     }
     out += fmt::format("<polyline class=\"line {}\" points=\"{}\"/>", line_class(l), points) + dots;
+  }
+  if (!plot.level_name.empty() && shown(plot.level)) {
+    // After the lines, on a rim of the page's colour: it stays readable where they cross it.
+    out += "<g class=\"rim\">" + text_at(left + 4, y_of(plot.level) - 4, "start", plot.level_name) +
+           "</g>";
   }
   double y = bottom + 52;
   out += line_names(names, left, right, y);

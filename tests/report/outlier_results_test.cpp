@@ -112,9 +112,9 @@ TEST(OutlierComparison, PutsTheLargestDifferenceFirst) {
   }
   ASSERT_NE(table, nullptr);
   ASSERT_EQ(table->rows.size(), 14U);
-  EXPECT_EQ(table->rows[0][0], a.found.weights[2].name) << "only A has it";
-  EXPECT_EQ(table->rows[0][2], "-");
-  EXPECT_EQ(table->rows[1][0], a.found.weights[5].name);
+  EXPECT_EQ(table->rows[0][0], a.found.weights[5].name);
+  EXPECT_EQ(table->rows[13][0], a.found.weights[2].name) << "only A has it";
+  EXPECT_EQ(table->rows[13][2], "-");
 }
 
 }  // namespace
