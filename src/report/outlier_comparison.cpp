@@ -33,6 +33,11 @@ std::size_t sinks(const OutlierReport& report) {
       std::count_if(report.sinks.begin(), report.sinks.end(),
                     [](const pipeline::AttentionSink& sink) { return !sink.head; }));
 }
+std::size_t idle_heads(const OutlierReport& report) {
+  return static_cast<std::size_t>(
+      std::count_if(report.heads.begin(), report.heads.end(),
+                    [](const pipeline::HeadActivity& head) { return head.idle; }));
+}
 std::size_t marked_weights(const OutlierReport& report) {
   return static_cast<std::size_t>(
       std::count_if(report.weights.begin(), report.weights.end(),
@@ -88,6 +93,7 @@ std::string verdict_of(const OutlierReport& a, const OutlierReport& b) {
     add(change("massive activations", a.massive.size(), b.massive.size()));
     add(change("systematic channels", systematic_channels(a), systematic_channels(b)));
     add(change("attention sinks", sinks(a), sinks(b)));
+    add(change("idle heads", idle_heads(a), idle_heads(b)));
   }
   add(change("weight matrices with outliers", marked_weights(a), marked_weights(b)));
   const auto largest = [&](const char* what, double x, double y) {

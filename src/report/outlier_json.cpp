@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Outliers from the JSON that OutlierReport::to_json writes. The file may come from anywhere: what
+// Outliers from the JSON that OutlierReport::to_json writes, all but the answer to a what-if
+// question. The file may come from anywhere: what
 // has the wrong type counts as absent, and numbers are clamped to what their fields hold.
 
 #include <algorithm>
@@ -43,6 +44,10 @@ std::uint32_t layer_at(const io::Json& object, std::string_view key) {
 std::int32_t signed_layer_at(const io::Json& object, std::string_view key) {
   return value_at(object, key) < 0 ? -1 : static_cast<std::int32_t>(layer_at(object, key));
 }
+bool truth_at(const io::Json& object, std::string_view key) {
+  const io::Json* found = object.find(key);
+  return found != nullptr && found->is(io::Json::Kind::boolean) && found->as_boolean();
+}
 std::string text_at(const io::Json& object, std::string_view key) {
   const io::Json* found = object.find(key);
   return found != nullptr && found->is(io::Json::Kind::string) ? found->as_string() : std::string();
@@ -66,6 +71,11 @@ class Reader {
                                         value_at(item, "largest_head"), layer_at(item, "head")});
     }
     for (const io::Json& item : list_at(outliers, "sinks")) add_sink(item);
+    for (const io::Json& item : list_at(outliers, "heads")) {
+      found.heads.push_back({layer_at(item, "layer"), layer_at(item, "head"),
+                             value_at(item, "idle_mass"), value_at(item, "first_token_mass"),
+                             value_at(item, "first_value_ratio"), truth_at(item, "idle")});
+    }
     for (const io::Json& item : list_at(outliers, "layers")) {
       found.blocks.push_back({layer_at(item, "layer"), value_at(item, "outlier_ratio"),
                               value_at(item, "sampling_probability")});
@@ -109,9 +119,7 @@ class Reader {
     tensor.rest_absmax = float_at(item, "rest_absmax");
     tensor.row_ratio = value_at(item, "row_ratio");
     tensor.column_ratio = value_at(item, "column_ratio");
-    const io::Json* stands_out = item.find("stands_out");
-    tensor.stands_out = stands_out != nullptr && stands_out->is(io::Json::Kind::boolean) &&
-                        stands_out->as_boolean();
+    tensor.stands_out = truth_at(item, "stands_out");
     if (const io::Json* marked = item.find("marked"); marked != nullptr) {
       const auto lines = [&](const char* key) {
         std::vector<stats::OutlierLine> found;
