@@ -227,6 +227,12 @@ Section coverage_section(const OutlierReport& report, std::uint64_t distinct,
     text += fmt::format(", {} of the vocabulary's {} tokens ({})", distinct, vocabulary,
                         percent(static_cast<double>(distinct) / static_cast<double>(vocabulary)));
   }
+  if (!report.excluded.empty()) {
+    const pipeline::ExcludedSequence& first = report.excluded.front();
+    text += fmt::format(
+        "; {} more left out, whose activations are not finite (the first: sequence {}, from {} on)",
+        report.excluded.size(), first.sequence, first.place);
+  }
   const TensorOutliers* widest = nullptr;
   for (const TensorOutliers& tensor : report.activations) {
     if (widest == nullptr || tensor.cols > widest->cols) widest = &tensor;

@@ -64,6 +64,9 @@ class Reader {
     pipeline::OutlierReport& found = result_.found;
     found.tokens = count_at(outliers, "tokens");
     found.sequences = size_at(outliers, "sequences");
+    for (const io::Json& item : list_at(outliers, "excluded")) {
+      found.excluded.push_back({size_at(item, "sequence"), text_at(item, "place")});
+    }
     for (const io::Json& item : list_at(outliers, "tensors")) add_tensor(item);
     for (const io::Json& item : list_at(outliers, "systematic")) add_systematic(item);
     for (const io::Json& item : list_at(outliers, "first_token_mass")) {

@@ -71,6 +71,9 @@ TEST(Coverage, SaysWhenAWideInputHasMoreChannelsThanTokens) {
     return first_of<Paragraph>(section_of(outlier_document(inputs), "Coverage"))->text;
   };
   EXPECT_NE(text().find("full rank"), std::string::npos) << text();
+  found.excluded = {{7, "layers.1.o_in"}};
+  EXPECT_NE(text().find("1 more left out"), std::string::npos) << text();
+  EXPECT_NE(text().find("sequence 7, from layers.1.o_in on"), std::string::npos) << text();
   found.tokens = 63;
   EXPECT_NE(text().find("rank 63 at most"), std::string::npos) << text();
   EXPECT_NE(text().find("damping"), std::string::npos) << text();

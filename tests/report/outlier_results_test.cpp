@@ -31,6 +31,7 @@ OutlierResult read(const std::string& text) {
 TEST(OutlierResult, IsWhatWasWritten) {
   pipeline::OutlierReport found = made_up_outliers(3, 64);
   found.weights[1].nonfinite = 2;
+  found.excluded = {{7, "layers.1.o_in"}};
   found.heads = {{1, 2, 0.5, 0.25, 0.125, true}, {2, 0, 0.1, 0, 0, false}};
   found.life_cycle.push_back(
       {pipeline::LifeCycleEvent::Kind::grown, 1, 7, 0, 1, 2.5f, 9.5f, 11, 3.0f, 0.5f, 0.75});
