@@ -29,6 +29,7 @@ class Outliers final : public Command {
     app.add_option("MODEL", model_, "model folder")->required();
     add_calibration(app, data_);
     app.add_option("--html", html_, "also write the report as one HTML file");
+    app.add_flag("--verbose", verbose_, "print all tables, not one screen");
     app.add_option("--rule", rule_,
                    "when an activation is massive: median (1000 times the median, the default), "
                    "systematic-outliers, massive-activations");
@@ -141,9 +142,12 @@ class Outliers final : public Command {
       print_json(std::move(json));
       return ok();
     }
-    fmt::print("{}", report::write_text(document));
+    fmt::print("{}", verbose_ ? report::write_text(document) : report::write_screen(document));
     if (found.tokens == 0) {
       fmt::print("\nNext: quell outliers {} --calib TEXT   (activations and attention)\n", model_);
+    } else if (!verbose_) {
+      fmt::print("\nTables: --verbose. Pictures, every module: --html FILE.{}\n",
+                 sensitivity ? "" : " Damage: --sensitivity.");
     }
     return ok();
   }
@@ -169,7 +173,7 @@ class Outliers final : public Command {
   }
 
   std::string model_, html_, rule_ = "median", scheme_, method_ = "rtn";
-  bool sensitivity_ = false;
+  bool sensitivity_ = false, verbose_ = false;
   std::optional<std::int64_t> group_size_;
   std::uint64_t sensitivity_tokens_ = pipeline::SensitivityOptions().tokens;
   std::optional<std::string> what_if_;

@@ -172,8 +172,8 @@ std::string write_html(const Document& document) {
       "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>" +
       escape_html(document.title) + "</title>\n<style>" + kStyle + "</style></head><body>\n<h1>" +
       breakable(document.title) + "</h1>\n";
-  out +=
-      "<p class=\"verdict\">" + escape_html(document.verdict) + "</p>\n" + html_of(document.facts);
+  out += "<p class=\"verdict\">" + escape_html(document.verdict) + "</p>\n" +
+         html_of(document.facts) + html_of(document.glance);
   for (const Section& section : document.sections) {
     out += "<section><h2>" + escape_html(section.title) + "</h2>\n";
     for (const Block& block : section.blocks) out += std::visit(Writer{}, block);

@@ -127,6 +127,7 @@ io::Json write_json(const Document& document) {
                            {"title", document.title},
                            {"verdict", document.verdict},
                            {"facts", lines_of(document.facts)},
+                           {"glance", lines_of(document.glance)},
                            {"sections", std::move(sections)},
                            {"provenance", lines_of(document.provenance)}});
 }

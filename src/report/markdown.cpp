@@ -101,7 +101,7 @@ struct Writer {
 
 std::string write_markdown(const Document& document) {
   std::string out = "# " + escaped(document.title) + "\n\n**" + escaped(document.verdict) +
-                    "**\n\n" + facts_of(document.facts);
+                    "**\n\n" + facts_of(document.facts) + facts_of(document.glance);
   for (const Section& section : document.sections) {
     out += "## " + escaped(section.title) + "\n\n";
     for (const Block& block : section.blocks) out += std::visit(Writer{}, block);

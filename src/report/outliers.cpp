@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "quell/version.hpp"
+#include "report/glance.hpp"
 #include "report/modules.hpp"
 #include "report/pictures.hpp"
 #include "report/sensitivity.hpp"
@@ -358,6 +359,7 @@ Document outlier_document(const OutlierInputs& inputs) {
         "Text", fmt::format("{} tokens in {}", report.tokens,
                             count_of(report.sequences, "sequence", "sequences")));
   }
+  document.glance = glance_of(inputs);
   const std::vector<std::string> names = names_of(report.weights);
   const PlaceAxis axis(names);
   std::vector<Section>& sections = document.sections;

@@ -233,8 +233,9 @@ Section meanings(const Sensitivity& sensitivity) {
        "is as harmful as chance, far above it points where the model reads"},
       {"output error", "|X E^T| / |X W^T| on this text; weight error: |E| / |W|"},
       {"gain of an action",
-       "damage predicted to go away, in proportion to the loss of the module's outputs; "
-       "measured: the same found by trying it on the quantized model"},
+       "damage predicted to go away, from what the module still does alone with the action, or "
+       "where that was not tried from the loss of its outputs; measured: found by trying it in "
+       "the quantized model"},
       {"R = A + B + C",
        "relative squared error behind a stage: carried from its input, fresh from its own "
        "quantization, and how far both work against each other (negative: they cancel)"},

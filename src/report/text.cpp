@@ -139,12 +139,20 @@ struct Writer {
   std::string operator()(const Profile& profile) const { return shades_of(profile); }
 };
 
+std::string opening_of(const Document& document) {
+  return text_of(document.facts) + padded("Verdict", kLabel, false) +
+         wrapped(io::printable(document.verdict, 1000), kLabel, kLabel);
+}
+
 }  // namespace
 
+std::string write_screen(const Document& document) {
+  if (document.glance.lines.empty()) return write_text(document);
+  return opening_of(document) + "\n" + text_of(document.glance);
+}
+
 std::string write_text(const Document& document) {
-  std::string out = text_of(document.facts);
-  out += padded("Verdict", kLabel, false) +
-         wrapped(io::printable(document.verdict, 1000), kLabel, kLabel);
+  std::string out = opening_of(document);
   for (const Section& section : document.sections) {
     if (section.long_form) continue;
     out += "\n" + io::printable(section.title) + "\n";

@@ -125,6 +125,24 @@ TEST(Outliers, AreWrittenAsOneHtmlFile) {
   EXPECT_NE(nowhere.err.find("folder.html"), std::string::npos) << nowhere.err;
 }
 
+TEST(Outliers, FitOneScreen) {
+  const Ended ended = quell({"outliers", demonstration(), "--calib", demonstration_text(),
+                             "--samples", "8", "--what-if", "clip:alpha=2"});
+  ASSERT_EQ(ended.code, 0) << ended.err;
+  std::size_t lines = 0;
+  for (std::size_t at = 0; at < ended.out.size(); ++lines) {
+    const std::size_t end = ended.out.find('\n', at);
+    EXPECT_LE(end - at, 80U) << ended.out.substr(at, end - at);
+    for (; at < end; ++at) EXPECT_LT(static_cast<unsigned char>(ended.out[at]), 128);
+    at = end + 1;
+  }
+  EXPECT_LE(lines, 23U) << ended.out;  // one line is the prompt's
+  for (const char* word : {"Massive ", "Born ", "Channels ", "Sinks ", "Heads ", "What if ",
+                           "Weights ", "Range ", "layers.1.down_in", "109", "--verbose"}) {
+    EXPECT_NE(ended.out.find(word), std::string::npos) << word;
+  }
+}
+
 TEST(Outliers, CountWeightsThatAreNotFinite) {
   const TemporaryFolder folder;
   const std::filesystem::path model = make_model(folder / "model");
@@ -144,7 +162,9 @@ TEST(Outliers, CountWeightsThatAreNotFinite) {
   EXPECT_GE(broken, 1);
   const Ended text = quell({"outliers", model.string()});
   EXPECT_EQ(text.code, 0) << text.err;
-  EXPECT_NE(text.out.find("1 value not finite"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find("with values that are not finite"), std::string::npos) << text.out;
+  const Ended all = quell({"outliers", model.string(), "--verbose"});
+  EXPECT_NE(all.out.find("1 value not finite"), std::string::npos) << all.out;
 }
 
 TEST(Outliers, RefuseTextThatGivesNothing) {

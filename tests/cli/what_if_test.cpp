@@ -29,7 +29,9 @@ TEST(WhatIf, StandsInTheJsonAndInTheReport) {
   EXPECT_EQ(answer->find("alpha")->as_number(), 2);
   EXPECT_NEAR(answer->find("gamma")->as_number(), -2 / answer->find("length")->as_number(), 1e-9);
   EXPECT_GT(answer->find("kl_mean")->as_number(), 0);
-  const Ended text = quell(arguments);
+  std::vector<std::string> verbose = arguments;
+  verbose.push_back("--verbose");
+  const Ended text = quell(verbose);
   EXPECT_EQ(text.code, 0) << text.err;
   EXPECT_NE(text.out.find("What if softmax were clipped"), std::string::npos) << text.out;
   EXPECT_NE(text.out.find("alpha 2 at"), std::string::npos) << text.out;
@@ -73,7 +75,7 @@ TEST(Heads, ThatDoNothingAreListed) {
   // The first value is far below the mean where its token is a sink.
   EXPECT_LT(heads[7 * 4 + 3].find("first_value_ratio")->as_number(), 0.3);
   const Ended text = quell(arguments);
-  EXPECT_NE(text.out.find("heads"), std::string::npos);
+  EXPECT_NE(text.out.find("1 of 32 do nothing"), std::string::npos) << text.out;
   EXPECT_EQ(report.find("what_if"), nullptr);
 }
 

@@ -43,6 +43,51 @@ TEST(Range, IsOneSentenceWhereNothingIsWrong) {
   EXPECT_NE(first_of<Paragraph>(range)->text.find("All values are finite"), std::string::npos);
 }
 
+TEST(Glance, FitsAScreenWithTheWorstOfEachKind) {
+  const pipeline::OutlierReport found = made_up_outliers(32, 64);
+  const pipeline::Sensitivity sensitivity = made_up_sensitivity(32);
+  OutlierInputs inputs = inputs_of(found);
+  inputs.sensitivity = &sensitivity;
+  const std::string screen = write_screen(outlier_document(inputs));
+  EXPECT_LE(std::count(screen.begin(), screen.end(), '\n'), 22) << screen;
+  std::size_t begin = 0;
+  for (std::size_t end; (end = screen.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    EXPECT_LE(end - begin, 80U) << screen;
+  }
+  for (const char* label : {"Damage ", "Do ", "Weights ", "Range "}) {
+    EXPECT_NE(screen.find(label), std::string::npos) << screen;
+  }
+  EXPECT_EQ(screen.find("self_attn.q_proj |"),
+            std::string::npos);  // pictures are for the long form
+}
+
+TEST(Glance, NamesTheBestActionThatCanBeTakenToday) {
+  const pipeline::OutlierReport found = made_up_outliers(2, 64);
+  pipeline::Sensitivity sensitivity = made_up_sensitivity(2);
+  pipeline::Cure later, today;
+  later.module = today.module = "a.b";
+  later.action = "inputs rotated in blocks of 128";
+  later.gain = 2;
+  today.action = "int8full:sym:oc:g32";
+  today.available = true;
+  today.gain = 1;
+  today.bytes = 1'500'000;
+  sensitivity.cures = {later, today};
+  OutlierInputs inputs = inputs_of(found);
+  inputs.sensitivity = &sensitivity;
+  const auto line = [&] {
+    for (const auto& [label, text] : outlier_document(inputs).glance.lines) {
+      if (label == "Do") return text;
+    }
+    return std::string();
+  };
+  EXPECT_EQ(line(), "--rule a.b=int8full:sym:oc:g32: 1 less damage for 1.5 MB");
+  sensitivity.cures = {later};
+  EXPECT_EQ(line(), "inputs rotated in blocks of 128 in a.b (not yet): 2 less damage for nothing");
+  sensitivity.cures.clear();
+  EXPECT_EQ(line(), "");
+}
+
 TEST(Range, ListsOnlyTheTensorsInDanger) {
   pipeline::OutlierReport found = made_up_outliers(3, 64);
   found.weights[0].nonfinite = 3;

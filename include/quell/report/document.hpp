@@ -106,6 +106,7 @@ struct Document {
   std::string title;
   std::string verdict;  // one sentence
   Facts facts;          // of what the report is about
+  Facts glance;         // the answers in a line each; with facts and verdict they fill one screen
   std::vector<Section> sections;
   Facts provenance;  // versions, options, time
 };
