@@ -53,12 +53,18 @@ svg,tr{break-inside:avoid}th,td{white-space:normal}.folded::details-content{cont
 // A longer table shows its first rows; the others open on demand.
 constexpr std::size_t kLongTable = 16, kFirstRows = 8;
 
-/// Escaped; lines may break behind the separators of paths and module names.
+/// Escaped; lines may break behind the separators of paths and module names, but not in numbers.
 std::string breakable(const std::string& text) {
+  const std::string escaped = escape_html(text);
+  const auto is_digit = [&](std::size_t i) {
+    return i < escaped.size() && escaped[i] >= '0' && escaped[i] <= '9';
+  };
   std::string out;
-  for (const char c : escape_html(text)) {
+  for (std::size_t i = 0; i < escaped.size(); ++i) {
+    const char c = escaped[i];
     out += c;
-    if (c == '/' || c == '.' || c == '_') out += "<wbr>";
+    const bool point = c == '.' && i != 0 && is_digit(i - 1) && is_digit(i + 1);
+    if ((c == '/' || c == '.' || c == '_') && !point) out += "<wbr>";
   }
   return out;
 }
