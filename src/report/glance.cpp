@@ -110,7 +110,7 @@ std::string range_line(const OutlierReport& report) {
   if (beyond != 0) parts.push_back(fmt::format("{} beyond what fp16 holds", beyond));
   if (zero != 0) parts.push_back(fmt::format("{} with rows or columns of zeros", zero));
   if (parts.empty()) return "all tensors are finite and within what fp16 holds";
-  return fmt::format("of {} tensors {}", report.weights.size() + report.activations.size(),
+  return fmt::format("of {} tensors: {}", report.weights.size() + report.activations.size(),
                      fmt::join(parts, ", "));
 }
 

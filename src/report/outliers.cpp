@@ -351,8 +351,9 @@ Document outlier_document(const OutlierInputs& inputs) {
   if (inputs.model != nullptr) {
     const model::ModelConfig& config = inputs.model->config();
     document.facts.lines.emplace_back(
-        "Model", fmt::format("{}, {} layers, hidden {}, {} parameters", config.architecture,
-                             config.layers, config.hidden, inputs.model->parameters()));
+        "Model", fmt::format("{}, {}, hidden {}, {} parameters", config.architecture,
+                             count_of(config.layers, "layer", "layers"), config.hidden,
+                             inputs.model->parameters()));
   }
   if (report.tokens != 0) {
     document.facts.lines.emplace_back(

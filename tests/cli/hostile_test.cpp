@@ -94,7 +94,7 @@ TEST(X09, HostileTensorNamesAreShownEscaped) {
     EXPECT_EQ(quell_json({"inspect", path}).find("warnings")->items().size(), 1U);
 
     const std::string html_file = (model.folder / "report.html").string();
-    const Ended outliers = quell({"outliers", path, "--html", html_file});
+    const Ended outliers = quell({"outliers", path, "--verbose", "--html", html_file});
     EXPECT_EQ(outliers.code, 0) << outliers.err;
     expect_harmless(outliers.out, "outliers");
     const std::string html = read_bytes(html_file);
@@ -109,7 +109,7 @@ TEST(X09, HostileFolderNamesAreShownEscaped) {
   const std::string hostile = (model.folder / "<script>alert(1)<img src=x>&\"").string();
   std::filesystem::rename(model.path, hostile);
   const std::string html_file = (model.folder / "report.html").string();
-  const Ended outliers = quell({"outliers", hostile, "--html", html_file});
+  const Ended outliers = quell({"outliers", hostile, "--verbose", "--html", html_file});
   EXPECT_EQ(outliers.code, 0) << outliers.err;
   const std::string html = read_bytes(html_file);
   EXPECT_EQ(html.find("<script"), std::string::npos);
@@ -130,7 +130,7 @@ TEST(W01, WeightsThatAreNotFiniteAreCounted) {
   // What is left is ordinary.
   const double kurtosis = tensor_of(report, kProjection)->find("excess_kurtosis")->as_number();
   EXPECT_TRUE(std::isfinite(kurtosis));
-  const Ended text = quell({"outliers", path});
+  const Ended text = quell({"outliers", path, "--verbose"});
   EXPECT_EQ(text.code, 0);
   EXPECT_NE(text.out.find("3 values not finite"), std::string::npos) << text.out;
 }
