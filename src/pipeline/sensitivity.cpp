@@ -399,9 +399,18 @@ class Study {
           found_.cures[id].measured_gain = found_.together - value.mean;
         });
     for (std::uint32_t layer = 0; layer < layers(); ++layer) {
+      const std::vector<const Task*>& tasks = tasks_[layer];
+      if (std::none_of(tasks.begin(), tasks.end(),
+                       [&](const Task* task) { return chosen.contains(task->linear->name); })) {
+        QUELL_TRY(weights, blocks_.at(layer));
+        QUELL_TRY(engine_.run_block(*weights, corpus_.lengths, x.view()));
+        QUELL_TRY(quantized, quantized_blocks_.at(layer));
+        QUELL_TRY(engine_.run_block(*quantized, corpus_.lengths, y.view()));
+        continue;
+      }
       QUELL_TRY(before, copy_of(x.view()));
       QUELL_TRY(tap, walk_block(layer, x));
-      for (const Task* task : tasks_[layer]) {
+      for (const Task* task : tasks) {
         const auto found = chosen.find(task->linear->name);
         if (found == chosen.end()) continue;
         QUELL_TRY(weight, model_.weight(*task->linear, executor_));
