@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// LineSums over the tiles of tensor_stats. What is rare is done here in plain loops: values that
-// are not finite become zeros in the tile, and are counted.
+// LineSums over the tiles of tensor_stats. What is rare is done here in plain loops, on a copy of
+// the tile: ragged tiles are padded, values that are not finite become zeros and are counted, and
+// tiles of very large or very small values are brought near 1.
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstring>
-#include <limits>
 #include <type_traits>
 #include <vector>
 
 #include "kernels/cpu/tensor_stats/contract.hpp"
 #include "kernels/dispatch.hpp"
+#include "quell/core/half.hpp"
 #include "quell/kernels/tensor_stats.hpp"
 
 namespace quell::kernels {
@@ -21,31 +20,20 @@ namespace {
 using tensor_stats::kChunk;
 using tensor_stats::kLanes;
 using tensor_stats::kTileCols;
+using tensor_stats::kTileGroup;
 using tensor_stats::kTileRows;
 using tensor_stats::RowLanes;
-using tensor_stats::Tile;
 using tensor_stats::TileColumns;
+using tensor_stats::TileView;
 
-/// The first element with this magnitude. Blocks are compared whole, without an exit, so that the
-/// comparison becomes vector instructions; one is somewhere.
-std::size_t find_magnitude(const std::uint16_t* x, std::size_t n, float magnitude) {
-  constexpr std::size_t kBlock = 64;
-  const auto wanted = static_cast<std::int16_t>(std::bit_cast<std::uint32_t>(magnitude) >> 16);
-  std::size_t first = 0;
-  for (; first + kBlock <= n; first += kBlock) {
-    std::int16_t least = 0x7FFF;  // of differing bits: a minimum of sixteen bits is one instruction
-    for (std::size_t i = 0; i < kBlock; ++i) {
-      const auto differ = static_cast<std::int16_t>((x[first + i] & 0x7FFF) ^ wanted);
-      least = std::min(least, differ);
-    }
-    if (least == 0) break;
-  }
-  while (first < n && (x[first] & 0x7FFF) != wanted) ++first;
-  return first;
+float value_of(float x) {
+  return x;
 }
-std::size_t find_magnitude(const float* x, std::size_t n, float magnitude) {
-  return choose(tensor_stats::table()).find(x, n, magnitude);
+float value_of(std::uint16_t bf16) {
+  return bf16_to_float(bf16);
 }
+
+constexpr std::size_t kTogether = 64;  // rows
 
 double folded(double* lane) {
   for (unsigned width = kLanes / 2; width > 0; width /= 2) {
@@ -63,52 +51,112 @@ struct LineSums::State {
   std::vector<TileColumns> tiles;
   std::vector<std::uint32_t> nonfinite;
 
-  Tile tile;
-  RowLanes lanes[kTileRows];
-  std::uint64_t row_nonfinite[kTileRows];
+  alignas(64) float copy[kTileRows][kTileCols];
+  alignas(64) std::uint16_t words[kTileRows][kTileCols];
+  RowLanes lanes[kTogether];
+  std::uint64_t row_nonfinite[kTogether];
 
-  /// Puts zeros for values that are not finite, and finds the maxima of the others.
-  void clean(std::size_t rows, std::size_t cols, std::size_t first_col) {
-    std::fill(tile.column_max, tile.column_max + kTileCols, -1.0f);
-    for (std::size_t r = 0; r < rows; ++r) {
-      for (std::size_t c = 0; c < cols; ++c) {
-        float& value = tile.x[r][c];
-        if (!std::isfinite(value)) {
-          value = 0;
-          ++row_nonfinite[r];
-          ++nonfinite[first_col + c];
-          continue;
-        }
-        const float magnitude = std::fabs(value);
-        if (magnitude > tile.column_max[c]) {
-          tile.column_max[c] = magnitude;
-          tile.column_argmax[c] = static_cast<std::uint32_t>(r);
-        }
-        lanes[r].max_abs[0] = std::max(lanes[r].max_abs[0], magnitude);
+  unsigned add_rows(const TileView<float>& tile, RowLanes* to, float* most) {
+    return kernel.rows_f32(tile, 1, copy[0], to, most);
+  }
+  unsigned add_rows(const TileView<std::uint16_t>& tile, RowLanes* to, float* most) {
+    return kernel.rows_bf16(tile, 1, words[0], to, most);
+  }
+  void add_columns(const TileView<float>& tile, std::uint32_t first_row, TileColumns& columns,
+                   const tensor_stats::NextTile& next, std::uint32_t*) {
+    kernel.columns_f32({copy[0], kTileCols, tile.rows, tile.cols}, {}, first_row, &columns, next);
+  }
+  void add_columns(const TileView<std::uint16_t>& tile, std::uint32_t first_row,
+                   TileColumns& columns, const tensor_stats::NextTile& next,
+                   std::uint32_t* counts) {
+    kernel.columns_bf16({words[0], kTileCols, tile.rows, tile.cols}, first_row, &columns, next,
+                        counts);
+  }
+
+  template <typename T>
+  void add_tile(const TileView<T>& tile, std::size_t lane_row, std::uint32_t first_row,
+                std::size_t first_col, const tensor_stats::NextTile& next, std::uint32_t* counts) {
+    TileColumns& columns = tiles[first_col / kTileCols];
+    unsigned left_out = (1u << tile.rows) - 1;
+    float most = 0;
+    if (tile.cols % kTileGroup == 0) left_out = add_rows(tile, lanes + lane_row, &most);
+    if (left_out == 0 && (most == 0 || most >= tensor_stats::kLeast)) {
+      add_columns(tile, first_row, columns, next, counts);
+      return;
+    }
+    add_copy(tile, left_out, lane_row, first_row, first_col);
+    if constexpr (std::is_same_v<T, std::uint16_t>) {
+      for (std::size_t r = 0; r < tile.rows && counts != nullptr; ++r) {
+        for (std::size_t c = 0; c < tile.cols; ++c) ++counts[tile.x[r * tile.stride + c]];
       }
     }
   }
 
+  /// Adds a tile of any values to its columns, and to those rows that have been left out.
+  template <typename T>
+  void add_copy(const TileView<T>& tile, unsigned left_out, std::size_t lane_row,
+                std::uint32_t first_row, std::size_t first_col) {
+    TileColumns& columns = tiles[first_col / kTileCols];
+    float most = 0;
+    for (std::size_t r = 0; r < tile.rows; ++r) {
+      for (std::size_t c = 0; c < tile.cols; ++c) {
+        const float magnitude = std::fabs(value_of(tile.x[r * tile.stride + c]));
+        if (!std::isfinite(magnitude)) {
+          ++row_nonfinite[lane_row + r];
+          ++nonfinite[first_col + c];
+          continue;
+        }
+        most = std::max(most, magnitude);
+        float& row_max = lanes[lane_row + r].max_abs[0];
+        row_max = std::max(row_max, magnitude);
+        if (magnitude > columns.max_abs[c]) {
+          columns.max_abs[c] = magnitude;
+          columns.argmax[c] = first_row + static_cast<std::uint32_t>(r);
+        }
+      }
+    }
+    const bool scaled = most != 0 && (most < tensor_stats::kLeast || most > tensor_stats::kLargest);
+    const double scale = scaled ? std::ldexp(1.0, std::ilogb(most)) : 1;
+    const std::size_t padded = (tile.cols + kTileGroup - 1) / kTileGroup * kTileGroup;
+    for (std::size_t r = 0; r < tile.rows; ++r) {
+      std::fill(copy[r], copy[r] + padded, 0.0f);
+      for (std::size_t c = 0; c < tile.cols; ++c) {
+        const float value = value_of(tile.x[r * tile.stride + c]);
+        if (std::isfinite(value)) {
+          copy[r][c] = static_cast<float>(static_cast<double>(value) / scale);
+        }
+      }
+      if ((left_out >> r & 1) == 0) continue;
+      RowLanes row = {};
+      float ignored = 0;
+      kernel.rows_f32({copy[r], kTileCols, 1, padded}, scale, copy[r], &row, &ignored);
+      for (unsigned l = 0; l < kLanes; ++l) lanes[lane_row + r].sum_abs[l] += row.sum_abs[l];
+    }
+    // The maxima are known, those of the copy are scaled and take zeros for finite values.
+    float maxima[kTileCols];
+    std::uint32_t places[kTileCols];
+    std::copy(columns.max_abs, columns.max_abs + kTileCols, maxima);
+    std::copy(columns.argmax, columns.argmax + kTileCols, places);
+    kernel.columns_f32({copy[0], kTileCols, tile.rows, padded},
+                       {scale, scale * scale, scale * scale * scale, scale * scale * scale * scale},
+                       first_row, &columns, {});
+    std::copy(maxima, maxima + kTileCols, columns.max_abs);
+    std::copy(places, places + kTileCols, columns.argmax);
+  }
+
   /// Row r of the lanes, over n columns.
-  PowerSums row(std::size_t r, std::size_t n, Rows detail) {
+  PowerSums row(std::size_t r, std::size_t n) {
     RowLanes& from = lanes[r];
     PowerSums sums;
     sums.nonfinite = row_nonfinite[r];
     sums.count = n - sums.nonfinite;
     sums.sum_abs = folded(from.sum_abs);
-    if (detail == Rows::powers) {
-      sums.sum = folded(from.sum);
-      sums.sum2 = folded(from.sum2);
-      sums.sum3 = folded(from.sum3);
-      sums.sum4 = folded(from.sum4);
-    }
-    sums.max_abs = std::max(0.0f, *std::max_element(from.max_abs, from.max_abs + kLanes));
+    sums.max_abs = *std::max_element(from.max_abs, from.max_abs + kLanes);
     return sums;
   }
 };
 
-LineSums::LineSums(std::size_t cols, Rows detail)
-    : cols_(cols), detail_(detail), state_(std::make_unique<State>(cols)) {
+LineSums::LineSums(std::size_t cols) : cols_(cols), state_(std::make_unique<State>(cols)) {
   clear();
 }
 LineSums::LineSums(LineSums&&) noexcept = default;
@@ -131,61 +179,38 @@ void LineSums::clear() noexcept {
 template <typename T>
 void LineSums::add_rows(MatrixView<const T> x, std::span<PowerSums> sums,
                         std::span<std::uint32_t> counts) {
-  QUELL_ASSERT(counts.empty() || (counts.size() == 0x10000 && detail_ == Rows::magnitudes));
+  QUELL_ASSERT(counts.empty() || counts.size() == 0x10000);
   QUELL_ASSERT(x.cols() == cols_ && sums.size() == x.rows() && rows_ + x.rows() <= kRows);
   State& state = *state_;
-  const auto add_tile = detail_ == Rows::powers ? state.kernel.add_powers : state.kernel.add;
   std::fill(sums.begin(), sums.end(), PowerSums{});
-  // A chunk of columns at a time over all rows: its sums (160 KB) stay in the second cache.
+  // Some rows of tiles together: the sums of a tile's columns (12 KB, more than its words) are
+  // fetched once for all of them, and those of the rows (12 KB) stay in the first cache as well. A
+  // chunk of columns at a time, so that sums of rows are chunks.
   for (std::size_t chunk = 0; chunk < cols_; chunk += kChunk) {
     const std::size_t chunk_end = std::min(chunk + kChunk, cols_);
-    for (std::size_t first = 0; first < x.rows(); first += kTileRows) {
-      const std::size_t rows = std::min(kTileRows, x.rows() - first);
-      for (std::size_t r = 0; r < rows; ++r) {
-        state.lanes[r] = {};
-        std::fill(state.lanes[r].max_abs, state.lanes[r].max_abs + kLanes, -1.0f);
-        state.row_nonfinite[r] = 0;
-      }
+    for (std::size_t start = 0; start < x.rows(); start += kTogether) {
+      const std::size_t end = std::min(start + kTogether, x.rows());
+      std::fill(state.lanes, state.lanes + (end - start), RowLanes{});
+      std::fill(state.row_nonfinite, state.row_nonfinite + (end - start), 0u);
       for (std::size_t c = chunk; c < chunk_end; c += kTileCols) {
         const std::size_t cols = std::min(kTileCols, chunk_end - c);
-        const T* from = x.data() + first * x.stride() + c;
-        bool finite = false;
-        if constexpr (std::is_same_v<T, float>) {
-          finite = state.kernel.load_f32(from, x.stride(), rows, cols, &state.tile, state.lanes);
-        } else {
-          finite = state.kernel.load_bf16(from, x.stride(), rows, cols, &state.tile, state.lanes);
-        }
-        if (!finite) state.clean(rows, cols, c);
-        TileColumns& columns = state.tiles[c / kTileCols];
-        state.kernel.raise(&state.tile, cols, static_cast<std::uint32_t>(rows_ + first), &columns);
-        // The tile to the right, else the first of the rows below.
-        tensor_stats::NextTile next;
-        if (c + kTileCols < chunk_end) {
-          next.first = reinterpret_cast<const std::byte*>(from + kTileCols);
-        } else if (first + kTileRows < x.rows()) {
-          next.first = reinterpret_cast<const std::byte*>(x.data() +
-                                                          (first + kTileRows) * x.stride() + chunk);
-        }
-        next.stride = x.stride() * sizeof(T);
-        next.width = sizeof(T);
-        if constexpr (std::is_same_v<T, std::uint16_t>) {
-          if (!counts.empty()) {
-            state.kernel.add_counting(&state.tile, rows, cols, state.lanes, &columns, next,
-                                      {from, x.stride(), counts.data()});
-            continue;
+        for (std::size_t first = start; first < end; first += kTileRows) {
+          const std::size_t rows = std::min(kTileRows, end - first);
+          // The tile below, else the first to the right; rows that are not there are only fetched.
+          const bool below = first + kTileRows < end;
+          const T* after = x.data() + (below ? first + kTileRows : start) * x.stride() + c +
+                           (below ? 0 : kTileCols);
+          tensor_stats::NextTile next = {nullptr, x.stride() * sizeof(T)};
+          if (below || c + kTileCols < chunk_end) {
+            next.first = reinterpret_cast<const std::byte*>(after);
           }
+          state.add_tile(TileView<T>{x.data() + first * x.stride() + c, x.stride(), rows, cols},
+                         first - start, static_cast<std::uint32_t>(rows_ + first), c, next,
+                         counts.data());
         }
-        add_tile(&state.tile, rows, cols, state.lanes, &columns, next);
       }
-      for (std::size_t r = 0; r < rows; ++r) {
-        PowerSums part = state.row(r, chunk_end - chunk, detail_);
-        PowerSums& row = sums[first + r];
-        if (detail_ == Rows::powers && part.count > 0 &&
-            (row.count == 0 || part.max_abs > row.max_abs)) {
-          part.argmax_abs = find_magnitude(x.data() + (first + r) * x.stride() + chunk,
-                                           chunk_end - chunk, part.max_abs);
-        }
-        row.merge(part, chunk);
+      for (std::size_t r = start; r < end; ++r) {
+        sums[r].merge(state.row(r - start, chunk_end - chunk), chunk);
       }
     }
   }

@@ -58,7 +58,7 @@ struct Gathered {
 /// One block of rows on its way.
 struct Block {
   Block(std::size_t cols, std::size_t most)
-      : lines(cols, LineSums::Rows::magnitudes), column_screen(cols), largest(most) {}
+      : lines(cols), column_screen(cols), largest(most) {}
 
   LineSums lines;
   ScreenCounts column_screen;

@@ -155,174 +155,218 @@ void columns(const float* x, std::size_t stride, std::size_t rows, std::size_t c
   }
 }
 
-/// Sixteen values that have been written to the tile: their maxima, and whether all are finite.
-struct Maxima {
-  __m256 low, high;
+/// Sixteen columns in two registers.
+struct Pair {
+  __m256 a, b;
 };
-QUELL_INLINE Maxima magnitudes_at(const float* x) {
-  return {magnitude_of(_mm256_load_ps(x)), magnitude_of(_mm256_load_ps(x + 8))};
-}
-/// Row r where `here` is larger than `most`, as integers in float registers.
-QUELL_INLINE __m256 row_if_larger(__m256 argmax, __m256 here, __m256 most, std::size_t r) {
-  const __m256 row = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(r)));
-  return _mm256_blendv_ps(argmax, row, _mm256_cmp_ps(here, most, _CMP_GT_OQ));
-}
-QUELL_INLINE Maxima larger_of(const Maxima& a, const Maxima& b) {
-  return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+
+/// The first eight and the last eight of sixteen that `low` and `high` have mixed in their halves.
+QUELL_INLINE Pair halves(__m256 low, __m256 high) {
+  return {_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)};
 }
 
-bool measure(std::size_t rows, std::size_t end, family::Tile* tile, family::RowLanes* lanes) {
-  const __m256 zero = _mm256_setzero_ps(), infinity = _mm256_set1_ps(__builtin_inff());
-  Maxima row_max[family::kTileRows];
-  for (std::size_t r = 0; r < rows; ++r) row_max[r] = {zero, zero};
-  __m256 bad = zero;
-  for (std::size_t c = 0; c < end; c += 16) {
-    Maxima most = {zero, zero}, argmax = most;
-    for (std::size_t r = 0; r < rows; ++r) {
-      const Maxima here = magnitudes_at(tile->x[r] + c);
-      // Not below infinity: NaN too.
-      bad = _mm256_or_ps(bad, _mm256_or_ps(_mm256_cmp_ps(here.low, infinity, _CMP_NLT_UQ),
-                                           _mm256_cmp_ps(here.high, infinity, _CMP_NLT_UQ)));
-      argmax = {row_if_larger(argmax.low, here.low, most.low, r),
-                row_if_larger(argmax.high, here.high, most.high, r)};
-      most = larger_of(most, here);
-      row_max[r] = larger_of(row_max[r], here);
+/// Sixteen words of bfloat16: `a` of their values has the even columns, `b` the odd ones.
+struct Words {
+  using Element = std::uint16_t;
+  __m256i words;
+
+  static QUELL_INLINE Words load(const std::uint16_t* x) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x))};
+  }
+  QUELL_INLINE void store(std::uint16_t* x) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(x), words);
+  }
+  static QUELL_INLINE Words zero() { return {_mm256_setzero_si256()}; }
+  QUELL_INLINE Pair values() const {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(words, 16)),
+            _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(-0x10000)))};
+  }
+  QUELL_INLINE Words magnitude() const {
+    return {_mm256_and_si256(words, _mm256_set1_epi16(0x7fff))};
+  }
+  /// Of magnitudes.
+  QUELL_INLINE void raise(const Words& other) { words = _mm256_max_epi16(words, other.words); }
+  static QUELL_INLINE float magnitude_at(std::uint16_t word) {
+    const std::uint32_t bits = (word & 0x7fffu) << 16;
+    float value = 0;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+  static QUELL_INLINE Pair in_order(const Pair& p) {
+    return halves(_mm256_unpacklo_ps(p.a, p.b), _mm256_unpackhi_ps(p.a, p.b));
+  }
+  /// Sums of columns 2 l and 2 l + 1.
+  static QUELL_INLINE __m256 neighbours(const Pair& p) { return _mm256_add_ps(p.a, p.b); }
+};
+
+/// Sixteen floats in order.
+struct Floats {
+  using Element = float;
+  Pair x;
+
+  static QUELL_INLINE Floats load(const float* x) {
+    return {{_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)}};
+  }
+  QUELL_INLINE void store(float* to) const {
+    _mm256_storeu_ps(to, x.a);
+    _mm256_storeu_ps(to + 8, x.b);
+  }
+  static QUELL_INLINE Floats zero() { return {{_mm256_setzero_ps(), _mm256_setzero_ps()}}; }
+  QUELL_INLINE Pair values() const { return x; }
+  QUELL_INLINE Floats magnitude() const { return {{magnitude_of(x.a), magnitude_of(x.b)}}; }
+  /// A NaN of either stays: its bits are larger as integers.
+  QUELL_INLINE void raise(const Floats& other) {
+    x = {larger_of(x.a, other.x.a), larger_of(x.b, other.x.b)};
+  }
+  static QUELL_INLINE float magnitude_at(float x) { return __builtin_fabsf(x); }
+  static QUELL_INLINE Pair in_order(const Pair& p) { return p; }
+  static QUELL_INLINE __m256 neighbours(const Pair& p) {
+    const __m256d mixed = _mm256_castps_pd(_mm256_hadd_ps(p.a, p.b));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(mixed, 0xd8));
+  }
+
+ private:
+  static QUELL_INLINE __m256 larger_of(__m256 a, __m256 b) {
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+  }
+};
+
+/// Eight runs times `scale` to eight sums.
+QUELL_INLINE void add_runs(double* sums, __m256 runs, double scale) {
+  const __m256d factor = _mm256_set1_pd(scale);
+  _mm256_store_pd(sums, _mm256_fmadd_pd(low_half(runs), factor, _mm256_load_pd(sums)));
+  _mm256_store_pd(sums + 4, _mm256_fmadd_pd(high_half(runs), factor, _mm256_load_pd(sums + 4)));
+}
+
+template <typename V>
+unsigned rows_of(const family::TileView<typename V::Element>& tile, double scale,
+                 typename V::Element* copy, family::RowLanes* lanes, float* most) {
+  const __m256 zero = _mm256_setzero_ps();
+  unsigned left_out = 0;
+  __m256 tile_max = zero;
+  for (std::size_t r = 0; r < tile.rows; ++r) {
+    const typename V::Element* x = tile.x + r * tile.stride;
+    Pair sum[2] = {{zero, zero}, {zero, zero}};
+    V largest = V::zero();
+    for (std::size_t c = 0; c < tile.cols; c += 32) {
+      QUELL_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const V here = V::load(x + c + 16 * i), magnitude = here.magnitude();
+        here.store(copy + r * family::kTileCols + c + 16 * i);
+        const Pair values = magnitude.values();
+        sum[i].a = _mm256_add_ps(sum[i].a, values.a);
+        sum[i].b = _mm256_add_ps(sum[i].b, values.b);
+        largest.raise(magnitude);
+      }
     }
-    _mm256_store_ps(tile->column_max + c, most.low);
-    _mm256_store_ps(tile->column_max + c + 8, most.high);
-    auto* rows_of_maxima = reinterpret_cast<__m256i*>(tile->column_argmax + c);
-    _mm256_store_si256(rows_of_maxima, _mm256_castps_si256(argmax.low));
-    _mm256_store_si256(rows_of_maxima + 1, _mm256_castps_si256(argmax.high));
-  }
-  if (_mm256_movemask_ps(bad) != 0) return false;
-  for (std::size_t r = 0; r < rows; ++r) {
-    float* most = lanes[r].max_abs;
-    const Maxima larger = larger_of({_mm256_load_ps(most), _mm256_load_ps(most + 8)}, row_max[r]);
-    _mm256_store_ps(most, larger.low);
-    _mm256_store_ps(most + 8, larger.high);
-  }
-  return true;
-}
-
-bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std::size_t cols,
-               family::Tile* tile, family::RowLanes* lanes) {
-  const std::size_t end = (cols + 31) / 32 * 32;
-  for (std::size_t r = 0; r < rows; ++r) {
-    const std::uint16_t* from = x + r * stride;
-    std::size_t c = 0;
-    for (; c + 8 <= cols; c += 8) {
-      const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + c));
-      const __m256i wide = _mm256_slli_epi32(_mm256_cvtepu16_epi32(words), 16);
-      _mm256_store_si256(reinterpret_cast<__m256i*>(tile->x[r] + c), wide);
+    const Pair maxima = largest.values();
+    const __m256 limit = _mm256_set1_ps(family::kLargest);
+    // Not below or equal: NaN too.
+    if (_mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(maxima.a, limit, _CMP_NLE_UQ),
+                                        _mm256_cmp_ps(maxima.b, limit, _CMP_NLE_UQ))) != 0) {
+      left_out |= 1u << r;
+      continue;
     }
-    for (; c < end; ++c) {
-      const std::uint32_t bits = c < cols ? static_cast<std::uint32_t>(from[c]) << 16 : 0;
-      __builtin_memcpy(tile->x[r] + c, &bits, sizeof(float));
+    add_runs(lanes[r].sum_abs, V::neighbours(sum[0]), scale);
+    add_runs(lanes[r].sum_abs + 8, V::neighbours(sum[1]), scale);
+    const __m256 row_max = _mm256_max_ps(maxima.a, maxima.b);
+    _mm256_store_ps(lanes[r].max_abs, _mm256_max_ps(_mm256_load_ps(lanes[r].max_abs), row_max));
+    tile_max = _mm256_max_ps(tile_max, row_max);
+  }
+  float lane[8];
+  _mm256_storeu_ps(lane, tile_max);
+  *most = 0;
+  for (const float value : lane) {
+    if (value > *most) *most = value;
+  }
+  return left_out;
+}
+
+/// The five runs of eight columns.
+struct Runs {
+  __m256 sum, sum2, sum3, sum4, sum_abs;
+};
+QUELL_INLINE void add_row(Runs& s, __m256 x) {
+  const __m256 q = _mm256_mul_ps(x, x);
+  s.sum = _mm256_add_ps(s.sum, x);
+  s.sum2 = _mm256_fmadd_ps(x, x, s.sum2);
+  s.sum3 = _mm256_fmadd_ps(q, x, s.sum3);
+  s.sum4 = _mm256_fmadd_ps(q, q, s.sum4);
+  s.sum_abs = _mm256_add_ps(s.sum_abs, magnitude_of(x));
+}
+template <typename V>
+QUELL_INLINE void add_pair(double* sums, __m256 a, __m256 b, double scale) {
+  const Pair runs = V::in_order({a, b});
+  add_runs(sums, runs.a, scale);
+  add_runs(sums + 8, runs.b, scale);
+}
+
+/// Maxima of sixteen columns.
+template <typename V>
+QUELL_INLINE void raise_columns(const family::TileView<typename V::Element>& tile, std::size_t c,
+                                std::uint32_t first_row, family::TileColumns* columns) {
+  V most = V::zero();
+  for (std::size_t r = 0; r < tile.rows; ++r) {
+    most.raise(V::load(tile.x + r * tile.stride + c).magnitude());
+  }
+  const Pair maxima = V::in_order(most.values());
+  float lane[16];
+  _mm256_storeu_ps(lane, maxima.a);
+  _mm256_storeu_ps(lane + 8, maxima.b);
+  for (std::size_t i = 0; i < 16; ++i) {
+    if (!(lane[i] > columns->max_abs[c + i])) continue;  // mostly not
+    columns->max_abs[c + i] = lane[i];
+    std::size_t r = 0;
+    while (V::magnitude_at(tile.x[r * tile.stride + c + i]) != lane[i]) ++r;
+    columns->argmax[c + i] = first_row + static_cast<std::uint32_t>(r);
+  }
+}
+
+// The ten runs of sixteen columns stay in registers over all rows.
+template <typename V>
+QUELL_INLINE void columns_of(const family::TileView<typename V::Element>& tile,
+                             const family::TileScale& scale, std::uint32_t first_row,
+                             family::TileColumns* columns, const family::NextTile& next) {
+  constexpr std::size_t kWidth = sizeof(typename V::Element), kLine = 64 / kWidth;
+  const __m256 zero = _mm256_setzero_ps();
+  for (std::size_t c = 0; c < tile.cols; c += 16) {
+    const bool fetch = next.first != nullptr && c % kLine == 0;
+    Runs a = {zero, zero, zero, zero, zero}, b = a;
+    for (std::size_t r = 0; r < tile.rows; ++r) {
+      if (fetch) _mm_prefetch(next.first + r * next.stride + c * kWidth, _MM_HINT_T0);
+      const Pair values = V::load(tile.x + r * tile.stride + c).values();
+      add_row(a, values.a);
+      add_row(b, values.b);
     }
-  }
-  return measure(rows, end, tile, lanes);
-}
-
-bool load_f32(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
-              family::Tile* tile, family::RowLanes* lanes) {
-  const std::size_t end = (cols + 31) / 32 * 32;
-  for (std::size_t r = 0; r < rows; ++r) {
-    for (std::size_t c = 0; c < end; c += 8) {
-      _mm256_store_ps(tile->x[r] + c, _mm256_maskload_ps(x + r * stride + c, lanes_from(c, cols)));
-    }
-  }
-  return measure(rows, end, tile, lanes);
-}
-
-void raise(const family::Tile* tile, std::size_t cols, std::uint32_t first_row,
-           family::TileColumns* columns) {
-  const __m256i first = _mm256_set1_epi32(static_cast<int>(first_row));
-  for (std::size_t c = 0; c < cols; c += 8) {
-    const __m256 most = _mm256_load_ps(tile->column_max + c);
-    const __m256 larger = _mm256_cmp_ps(most, _mm256_load_ps(columns->max_abs + c), _CMP_GT_OQ);
-    const __m256i lanes = _mm256_and_si256(_mm256_castps_si256(larger), lanes_from(c, cols));
-    const __m256i argmax =
-        _mm256_load_si256(reinterpret_cast<const __m256i*>(tile->column_argmax + c));
-    _mm256_maskstore_ps(columns->max_abs + c, lanes, most);
-    _mm256_maskstore_epi32(reinterpret_cast<int*>(columns->argmax + c), lanes,
-                           _mm256_add_epi32(first, argmax));
+    add_pair<V>(columns->sum + c, a.sum, b.sum, scale.x);
+    add_pair<V>(columns->sum2 + c, a.sum2, b.sum2, scale.x2);
+    add_pair<V>(columns->sum3 + c, a.sum3, b.sum3, scale.x3);
+    add_pair<V>(columns->sum4 + c, a.sum4, b.sum4, scale.x4);
+    add_pair<V>(columns->sum_abs + c, a.sum_abs, b.sum_abs, scale.x);
+    raise_columns<V>(tile, c, first_row, columns);
   }
 }
 
-QUELL_INLINE void add_to(double* sum, __m256d value) {
-  _mm256_store_pd(sum, _mm256_add_pd(_mm256_load_pd(sum), value));
-}
-QUELL_INLINE void add_product_to(double* sum, __m256d a, __m256d b) {
-  _mm256_store_pd(sum, _mm256_fmadd_pd(a, b, _mm256_load_pd(sum)));
-}
-
-QUELL_INLINE Sums tile_sums(const family::TileColumns* columns, std::size_t c) {
-  return {_mm256_load_pd(columns->sum + c), _mm256_load_pd(columns->sum2 + c),
-          _mm256_load_pd(columns->sum3 + c), _mm256_load_pd(columns->sum4 + c),
-          _mm256_load_pd(columns->sum_abs + c)};
-}
-QUELL_INLINE void store_tile_sums(family::TileColumns* columns, std::size_t c, const Sums& s) {
-  _mm256_store_pd(columns->sum + c, s.sum);
-  _mm256_store_pd(columns->sum2 + c, s.sum2);
-  _mm256_store_pd(columns->sum3 + c, s.sum3);
-  _mm256_store_pd(columns->sum4 + c, s.sum4);
-  _mm256_store_pd(columns->sum_abs + c, s.sum_abs);
-}
-
-/// Four values: to their columns, and to the lanes from `l` of their row.
-template <bool kPowers>
-QUELL_INLINE void add_four(const float* x, Sums& column, family::RowLanes& row, std::size_t l) {
-  const __m256d d = _mm256_cvtps_pd(_mm_load_ps(x));
-  const __m256d q = _mm256_mul_pd(d, d);
-  const __m256d magnitude = _mm256_andnot_pd(_mm256_set1_pd(-0.0), d);
-  column.sum = _mm256_add_pd(column.sum, d);
-  column.sum2 = _mm256_add_pd(column.sum2, q);
-  column.sum3 = _mm256_fmadd_pd(q, d, column.sum3);
-  column.sum4 = _mm256_fmadd_pd(q, q, column.sum4);
-  column.sum_abs = _mm256_add_pd(column.sum_abs, magnitude);
-  add_to(row.sum_abs + l, magnitude);
-  if constexpr (kPowers) {
-    add_to(row.sum + l, d);
-    add_to(row.sum2 + l, q);
-    add_product_to(row.sum3 + l, q, d);
-    add_product_to(row.sum4 + l, q, q);
+void columns_bf16(const family::TileView<std::uint16_t>& tile, std::uint32_t first_row,
+                  family::TileColumns* columns, const family::NextTile& next,
+                  std::uint32_t* counts) {
+  for (std::size_t r = 0; r < tile.rows && counts != nullptr; ++r) {
+    const std::uint16_t* row = tile.x + r * tile.stride;
+    for (std::size_t c = 0; c < tile.cols; ++c) ++counts[row[c]];
   }
+  columns_of<Words>(tile, {}, first_row, columns, next);
 }
 
-// The ten sums of eight columns stay in registers over all rows.
-template <bool kPowers>
-void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
-         family::TileColumns* columns, const family::NextTile& next) {
-  // A line of memory is 32 or 16 columns.
-  const std::size_t line = 64 / (next.width != 0 ? next.width : 1);
-  for (std::size_t c = 0; c < cols; c += 8) {
-    Sums low = tile_sums(columns, c), high = tile_sums(columns, c + 4);
-    const bool fetch = next.first != nullptr && c % line == 0;
-    for (std::size_t r = 0; r < rows; ++r) {
-      if (fetch) _mm_prefetch(next.first + r * next.stride + c * next.width, _MM_HINT_T0);
-      add_four<kPowers>(tile->x[r] + c, low, lanes[r], c % 16);
-      add_four<kPowers>(tile->x[r] + c + 4, high, lanes[r], c % 16 + 4);
-    }
-    store_tile_sums(columns, c, low);
-    store_tile_sums(columns, c + 4, high);
-  }
-}
-
-void add_counting(const family::Tile* tile, std::size_t rows, std::size_t cols,
-                  family::RowLanes* lanes, family::TileColumns* columns,
-                  const family::NextTile& next, const family::CountedWords& words) {
-  for (std::size_t r = 0; r < rows; ++r) {
-    const std::uint16_t* row = words.first + r * words.stride;
-    for (std::size_t c = 0; c < cols; ++c) ++words.counts[row[c]];
-  }
-  add<false>(tile, rows, cols, lanes, columns, next);
+void columns_f32(const family::TileView<float>& tile, const family::TileScale& scale,
+                 std::uint32_t first_row, family::TileColumns* columns,
+                 const family::NextTile& next) {
+  columns_of<Floats>(tile, scale, first_row, columns, next);
 }
 
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx2,    chunk,    find,  columns,
-                                                       load_bf16,    load_f32, raise, add<false>,
-                                                       add_counting, add<true>};
+extern const tensor_stats::Entry tensor_stats_entry = {
+    Isa::avx2, chunk, find, columns, rows_of<Words>, rows_of<Floats>, columns_bf16, columns_f32};
 
 }  // namespace quell::kernels::avx2
 QUELL_TARGET_END

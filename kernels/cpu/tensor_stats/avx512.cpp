@@ -134,125 +134,173 @@ void columns(const float* x, std::size_t stride, std::size_t rows, std::size_t c
   }
 }
 
-QUELL_INLINE __mmask32 words_from(std::size_t c, std::size_t cols) {
-  return cols - c >= 32 ? 0xffffffffu : (1u << (cols - c)) - 1;
-}
-
-QUELL_INLINE __m512 larger_of(__m512 a, __m512 b) {
-  return _mm512_max_ps(a, b);
-}
-QUELL_INLINE void raise_lanes(float* most, __m512 magnitude) {
-  _mm512_store_ps(most, larger_of(_mm512_load_ps(most), magnitude));
-}
-
-/// 32 words as the upper halves of 32 double words, in order: unpacking takes four words from each
-/// 128 bits, so those that belong together are brought together before.
-struct Widened {
-  __m512i low, high;
+/// 32 columns in two registers.
+struct Pair {
+  __m512 a, b;
 };
-QUELL_INLINE Widened widened(__m512i words) {
-  const __m512i order = _mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0);
-  const __m512i zero = _mm512_setzero_si512();
-  const __m512i mixed = _mm512_permutexvar_epi64(order, words);
-  return {_mm512_unpacklo_epi16(zero, mixed), _mm512_unpackhi_epi16(zero, mixed)};
-}
-
-// Maxima are those of the sixteen bits below the sign, 32 at a time.
-bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std::size_t cols,
-               family::Tile* tile, family::RowLanes* lanes) {
-  const __m512i zero = _mm512_setzero_si512();
-  __m512i row_max[family::kTileRows];
-  for (std::size_t r = 0; r < rows; ++r) row_max[r] = zero;
-  __m512i all = zero;
-  for (std::size_t c = 0; c < cols; c += 32) {
-    const __mmask32 words = words_from(c, cols);
-    __m512i most = zero, argmax = zero;
-    for (std::size_t r = 0; r < rows; ++r) {
-      const std::uint16_t* from = x + r * stride + c;
-      const __m512i w = _mm512_maskz_loadu_epi16(words, from);
-      const __m512i magnitude = _mm512_and_si512(w, _mm512_set1_epi16(0x7fff));
-      const __mmask32 larger = _mm512_cmpgt_epu16_mask(magnitude, most);
-      argmax = _mm512_mask_set1_epi16(argmax, larger, static_cast<short>(r));
-      most = _mm512_max_epu16(most, magnitude);
-      row_max[r] = _mm512_max_epu16(row_max[r], magnitude);
-      float* to = tile->x[r] + c;
-      const Widened values = widened(w);
-      _mm512_store_si512(to, values.low);
-      _mm512_store_si512(to + 16, values.high);
-    }
-    all = _mm512_max_epu16(all, most);
-    const Widened maxima = widened(most);
-    _mm512_store_si512(tile->column_max + c, maxima.low);
-    _mm512_store_si512(tile->column_max + c + 16, maxima.high);
-    _mm512_store_si512(tile->column_argmax + c,
-                       _mm512_cvtepu16_epi32(_mm512_castsi512_si256(argmax)));
-    _mm512_store_si512(tile->column_argmax + c + 16,
-                       _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(argmax, 1)));
-  }
-  if (_mm512_cmpge_epu16_mask(all, _mm512_set1_epi16(0x7f80)) != 0) return false;
-  for (std::size_t r = 0; r < rows; ++r) {
-    const __m512i even = _mm512_slli_epi32(row_max[r], 16);
-    const __m512i odd = _mm512_and_si512(row_max[r], _mm512_set1_epi32(-0x10000));
-    raise_lanes(lanes[r].max_abs, larger_of(_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd)));
-  }
-  return true;
-}
-
-bool load_f32(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
-              family::Tile* tile, family::RowLanes* lanes) {
-  const __m512 zero = _mm512_setzero_ps();
-  const std::size_t end = (cols + 31) / 32 * 32;
-  __m512 row_max[family::kTileRows];
-  for (std::size_t r = 0; r < rows; ++r) row_max[r] = zero;
-  __mmask16 bad = 0;
-  for (std::size_t c = 0; c < end; c += 16) {
-    const __mmask16 present = c < cols ? lanes_from(c, cols) : static_cast<__mmask16>(0);
-    __m512 most = zero;
-    __m512i argmax = _mm512_setzero_si512();
-    for (std::size_t r = 0; r < rows; ++r) {
-      const __m512 value = _mm512_maskz_loadu_ps(present, x + r * stride + c);
-      const __m512 magnitude = _mm512_abs_ps(value);
-      // Not below infinity: NaN too.
-      bad = static_cast<__mmask16>(
-          bad | _mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(__builtin_inff()), _CMP_NLT_UQ));
-      const __mmask16 larger = _mm512_cmp_ps_mask(magnitude, most, _CMP_GT_OQ);
-      argmax = _mm512_mask_set1_epi32(argmax, larger, static_cast<int>(r));
-      most = larger_of(most, magnitude);
-      row_max[r] = larger_of(row_max[r], magnitude);
-      _mm512_store_ps(tile->x[r] + c, value);
-    }
-    _mm512_store_ps(tile->column_max + c, most);
-    _mm512_store_si512(tile->column_argmax + c, argmax);
-  }
-  if (bad != 0) return false;
-  for (std::size_t r = 0; r < rows; ++r) raise_lanes(lanes[r].max_abs, row_max[r]);
-  return true;
-}
-
-void raise(const family::Tile* tile, std::size_t cols, std::uint32_t first_row,
-           family::TileColumns* columns) {
-  const __m512i first = _mm512_set1_epi32(static_cast<int>(first_row));
-  for (std::size_t c = 0; c < cols; c += 16) {
-    const __m512 most = _mm512_load_ps(tile->column_max + c);
-    const __mmask16 larger = _mm512_mask_cmp_ps_mask(
-        lanes_from(c, cols), most, _mm512_load_ps(columns->max_abs + c), _CMP_GT_OQ);
-    const __m512i row = _mm512_add_epi32(first, _mm512_load_si512(tile->column_argmax + c));
-    _mm512_mask_store_ps(columns->max_abs + c, larger, most);
-    _mm512_mask_store_epi32(columns->argmax + c, larger, row);
-  }
-}
-
-/// One of the five sums, of 32 columns.
-struct GroupSum {
-  __m512d lane[4];
+struct Indices {
+  __m512i a, b;
 };
-QUELL_INLINE GroupSum load_group(const double* sums) {
-  return {{_mm512_load_pd(sums), _mm512_load_pd(sums + 8), _mm512_load_pd(sums + 16),
-           _mm512_load_pd(sums + 24)}};
+
+/// 32 words of bfloat16: `a` of their values has the even columns, `b` the odd ones.
+struct Words {
+  using Element = std::uint16_t;
+  using Rows = __m512i;  // one of sixteen bits a column
+  __m512i words;
+
+  static QUELL_INLINE Words load(const std::uint16_t* x) { return {_mm512_loadu_si512(x)}; }
+  QUELL_INLINE void store(std::uint16_t* x) const { _mm512_storeu_si512(x, words); }
+  static QUELL_INLINE Words zero() { return {_mm512_setzero_si512()}; }
+  QUELL_INLINE Pair values() const {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)),
+            _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(-0x10000)))};
+  }
+  QUELL_INLINE Words magnitude() const {
+    return {_mm512_and_si512(words, _mm512_set1_epi16(0x7fff))};
+  }
+  /// Of magnitudes.
+  QUELL_INLINE void raise(const Words& other) { words = _mm512_max_epu16(words, other.words); }
+  QUELL_INLINE bool any_above_largest() const {
+    const __m512i largest = _mm512_set1_epi16(0x4980);
+    return _mm512_cmpgt_epu16_mask(words, largest) != 0;
+  }
+
+  static QUELL_INLINE Rows first_row() { return _mm512_setzero_si512(); }
+  static QUELL_INLINE Rows next_row(Rows r) { return _mm512_add_epi16(r, _mm512_set1_epi16(1)); }
+  QUELL_INLINE void raise(const Words& other, Rows row, Rows& argmax) {
+    const __mmask32 larger = _mm512_cmpgt_epu16_mask(other.words, words);
+    argmax = _mm512_mask_mov_epi16(argmax, larger, row);
+    raise(other);
+  }
+  static QUELL_INLINE Indices indices(Rows r) {
+    return {_mm512_and_si512(r, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(r, 16)};
+  }
+
+  static QUELL_INLINE Pair in_order(const Pair& p) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    return {_mm512_permutex2var_ps(p.a, low, p.b), _mm512_permutex2var_ps(p.a, high, p.b)};
+  }
+  static QUELL_INLINE Pair even_and_odd(const Pair& p) { return p; }
+};
+
+/// 32 floats in order.
+struct Floats {
+  using Element = float;
+  using Rows = Indices;
+  Pair x;
+
+  static QUELL_INLINE Floats load(const float* x) {
+    return {{_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16)}};
+  }
+  QUELL_INLINE void store(float* to) const {
+    _mm512_storeu_ps(to, x.a);
+    _mm512_storeu_ps(to + 16, x.b);
+  }
+  static QUELL_INLINE Floats zero() { return {{_mm512_setzero_ps(), _mm512_setzero_ps()}}; }
+  QUELL_INLINE Pair values() const { return x; }
+  QUELL_INLINE Floats magnitude() const { return {{_mm512_abs_ps(x.a), _mm512_abs_ps(x.b)}}; }
+  /// A NaN of either stays: its bits are larger as integers.
+  QUELL_INLINE void raise(const Floats& other) {
+    x = {larger_of(x.a, other.x.a), larger_of(x.b, other.x.b)};
+  }
+  QUELL_INLINE bool any_above_largest() const {
+    const __m512i largest = _mm512_castps_si512(_mm512_set1_ps(family::kLargest));
+    return (_mm512_cmpgt_epi32_mask(_mm512_castps_si512(x.a), largest) |
+            _mm512_cmpgt_epi32_mask(_mm512_castps_si512(x.b), largest)) != 0;
+  }
+
+  static QUELL_INLINE Rows first_row() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+  static QUELL_INLINE Rows next_row(const Rows& r) {
+    const __m512i next = _mm512_add_epi32(r.a, _mm512_set1_epi32(1));
+    return {next, next};
+  }
+  QUELL_INLINE void raise(const Floats& other, const Rows& row, Rows& argmax) {
+    argmax = {row_if_larger(argmax.a, row.a, other.x.a, x.a),
+              row_if_larger(argmax.b, row.b, other.x.b, x.b)};
+    raise(other);
+  }
+  static QUELL_INLINE Indices indices(const Rows& r) { return r; }
+
+  static QUELL_INLINE Pair in_order(const Pair& p) { return p; }
+  static QUELL_INLINE Pair even_and_odd(const Pair& p) {
+    const __m512i even =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    return {_mm512_permutex2var_ps(p.a, even, p.b), _mm512_permutex2var_ps(p.a, odd, p.b)};
+  }
+
+ private:
+  static QUELL_INLINE __m512 larger_of(__m512 a, __m512 b) {
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+  }
+  static QUELL_INLINE __m512i row_if_larger(__m512i argmax, __m512i row, __m512 other,
+                                            __m512 most) {
+    return _mm512_mask_mov_epi32(argmax, _mm512_cmp_ps_mask(other, most, _CMP_GT_OQ), row);
+  }
+};
+
+/// Sixteen runs times `scale` to sixteen sums.
+QUELL_INLINE void add_runs(double* sums, __m512 runs, __m512d scale) {
+  _mm512_store_pd(sums, _mm512_fmadd_pd(low_half(runs), scale, _mm512_load_pd(sums)));
+  _mm512_store_pd(sums + 8, _mm512_fmadd_pd(high_half(runs), scale, _mm512_load_pd(sums + 8)));
 }
-QUELL_INLINE void store_group(double* sums, const GroupSum& group) {
-  QUELL_UNROLL
-  for (int i = 0; i < 4; ++i) _mm512_store_pd(sums + 8 * i, group.lane[i]);
+
+template <typename V>
+unsigned rows_of(const family::TileView<typename V::Element>& tile, double scale,
+                 typename V::Element* copy, family::RowLanes* lanes, float* most) {
+  unsigned left_out = 0;
+  __m512 tile_max = _mm512_setzero_ps();
+  for (std::size_t r = 0; r < tile.rows; ++r) {
+    const typename V::Element* x = tile.x + r * tile.stride;
+    Pair sum = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    V largest = V::zero();
+    for (std::size_t c = 0; c < tile.cols; c += 32) {
+      const V here = V::load(x + c), magnitude = here.magnitude();
+      here.store(copy + r * family::kTileCols + c);
+      const Pair values = magnitude.values();
+      sum.a = _mm512_add_ps(sum.a, values.a);
+      sum.b = _mm512_add_ps(sum.b, values.b);
+      largest.raise(magnitude);
+    }
+    if (largest.any_above_largest()) {
+      left_out |= 1u << r;
+      continue;
+    }
+    const Pair parts = V::even_and_odd(sum), maxima = largest.values();
+    add_runs(lanes[r].sum_abs, _mm512_add_ps(parts.a, parts.b), _mm512_set1_pd(scale));
+    const __m512 row_max = _mm512_max_ps(maxima.a, maxima.b);
+    _mm512_store_ps(lanes[r].max_abs, _mm512_max_ps(_mm512_load_ps(lanes[r].max_abs), row_max));
+    tile_max = _mm512_max_ps(tile_max, row_max);
+  }
+  *most = _mm512_reduce_max_ps(tile_max);
+  return left_out;
+}
+
+/// The five runs of sixteen columns.
+struct Runs {
+  __m512 sum, sum2, sum3, sum4, sum_abs;
+};
+QUELL_INLINE void add_row(Runs& s, __m512 x, __m512 magnitude) {
+  const __m512 q = _mm512_mul_ps(x, x);
+  s.sum = _mm512_add_ps(s.sum, x);
+  s.sum2 = _mm512_fmadd_ps(x, x, s.sum2);
+  s.sum3 = _mm512_fmadd_ps(q, x, s.sum3);
+  s.sum4 = _mm512_fmadd_ps(q, q, s.sum4);
+  s.sum_abs = _mm512_add_ps(s.sum_abs, magnitude);
+}
+template <typename V>
+QUELL_INLINE void add_pair(double* sums, __m512 a, __m512 b, double scale) {
+  const Pair runs = V::in_order({a, b});
+  add_runs(sums, runs.a, _mm512_set1_pd(scale));
+  add_runs(sums + 16, runs.b, _mm512_set1_pd(scale));
+}
+QUELL_INLINE void raise_columns(family::TileColumns* columns, std::size_t c, __m512 most,
+                                __m512i row) {
+  const __mmask16 larger =
+      _mm512_cmp_ps_mask(most, _mm512_load_ps(columns->max_abs + c), _CMP_GT_OQ);
+  _mm512_mask_store_ps(columns->max_abs + c, larger, most);
+  _mm512_mask_store_epi32(columns->argmax + c, larger, row);
 }
 
 QUELL_INLINE void count_four(const std::uint16_t* words, std::uint32_t* counts) {
@@ -264,104 +312,71 @@ QUELL_INLINE void count_four(const std::uint16_t* words, std::uint32_t* counts) 
   ++counts[four >> 48];
 }
 
-// The twenty sums of 32 columns stay in registers over all rows. A row has two vectors of lanes for
-// each sum: vectors 0 and 2 of a group go to the first, 1 and 3 to the second.
-template <bool kPowers, bool kCount>
-QUELL_INLINE void add_tile(const family::Tile* tile, std::size_t rows, std::size_t cols,
-                           family::RowLanes* lanes, family::TileColumns* columns,
-                           const family::NextTile& next, const family::CountedWords& words) {
-  for (std::size_t c = 0; c < cols; c += 32) {
+// The ten runs of 32 columns stay in registers over all rows.
+template <typename V, bool kCount>
+QUELL_INLINE void columns_of(const family::TileView<typename V::Element>& tile,
+                             const family::TileScale& scale, std::uint32_t first_row,
+                             family::TileColumns* columns, const family::NextTile& next,
+                             std::uint32_t* counts) {
+  constexpr std::size_t kWidth = sizeof(typename V::Element);
+  const __m512 zero = _mm512_setzero_ps();
+  for (std::size_t c = 0; c < tile.cols; c += 32) {
     // 32 columns are one or two lines of memory. Where nothing is next the tile itself is
     // "fetched".
-    const std::byte* fetch = reinterpret_cast<const std::byte*>(tile);
-    std::size_t second = 0;
-    if (next.first != nullptr) {
-      fetch = next.first + c * next.width;
-      second = next.width > 2 ? 64 : 0;
-    }
-    GroupSum sum = load_group(columns->sum + c), sum2 = load_group(columns->sum2 + c);
-    GroupSum sum3 = load_group(columns->sum3 + c), sum4 = load_group(columns->sum4 + c);
-    GroupSum sum_abs = load_group(columns->sum_abs + c);
-    for (std::size_t r = 0; r < rows; ++r) {
+    const std::byte* fetch = next.first != nullptr ? next.first + c * kWidth
+                                                   : reinterpret_cast<const std::byte*>(tile.x);
+    Runs a = {zero, zero, zero, zero, zero}, b = a;
+    V most = V::zero();
+    auto row = V::first_row(), argmax = row;
+    for (std::size_t r = 0; r < tile.rows; ++r) {
       _mm_prefetch(fetch + r * next.stride, _MM_HINT_T0);
-      _mm_prefetch(fetch + r * next.stride + second, _MM_HINT_T0);
-      const float* x = tile->x[r] + c;
-      const std::uint16_t* counted = kCount ? words.first + r * words.stride + c : nullptr;
-      family::RowLanes& row = lanes[r];
-      QUELL_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        __m512d row_abs = _mm512_load_pd(row.sum_abs + 8 * half), s1, s2, s3, s4;
-        if constexpr (kPowers) {
-          s1 = _mm512_load_pd(row.sum + 8 * half);
-          s2 = _mm512_load_pd(row.sum2 + 8 * half);
-          s3 = _mm512_load_pd(row.sum3 + 8 * half);
-          s4 = _mm512_load_pd(row.sum4 + 8 * half);
-        }
+      if constexpr (kWidth > 2) _mm_prefetch(fetch + r * next.stride + 64, _MM_HINT_T0);
+      const typename V::Element* from = tile.x + r * tile.stride + c;
+      const V x = V::load(from), magnitude = x.magnitude();
+      const Pair values = x.values(), magnitudes = magnitude.values();
+      add_row(a, values.a, magnitudes.a);
+      add_row(b, values.b, magnitudes.b);
+      most.raise(magnitude, row, argmax);
+      row = V::next_row(row);
+      if constexpr (kCount) {
         QUELL_UNROLL
-        for (int i = half; i < 4; i += 2) {
-          if constexpr (kCount) {
-            count_four(counted + 8 * i, words.counts);
-            count_four(counted + 8 * i + 4, words.counts);
-          }
-          const __m512d d = _mm512_cvtps_pd(_mm256_load_ps(x + 8 * i));
-          const __m512d q = _mm512_mul_pd(d, d);
-          const __m512d magnitude = _mm512_abs_pd(d);
-          sum.lane[i] = _mm512_add_pd(sum.lane[i], d);
-          sum2.lane[i] = _mm512_add_pd(sum2.lane[i], q);
-          sum3.lane[i] = _mm512_fmadd_pd(q, d, sum3.lane[i]);
-          sum4.lane[i] = _mm512_fmadd_pd(q, q, sum4.lane[i]);
-          sum_abs.lane[i] = _mm512_add_pd(sum_abs.lane[i], magnitude);
-          row_abs = _mm512_add_pd(row_abs, magnitude);
-          if constexpr (kPowers) {
-            s1 = _mm512_add_pd(s1, d);
-            s2 = _mm512_add_pd(s2, q);
-            s3 = _mm512_fmadd_pd(q, d, s3);
-            s4 = _mm512_fmadd_pd(q, q, s4);
-          }
-        }
-        _mm512_store_pd(row.sum_abs + 8 * half, row_abs);
-        if constexpr (kPowers) {
-          _mm512_store_pd(row.sum + 8 * half, s1);
-          _mm512_store_pd(row.sum2 + 8 * half, s2);
-          _mm512_store_pd(row.sum3 + 8 * half, s3);
-          _mm512_store_pd(row.sum4 + 8 * half, s4);
-        }
+        for (int i = 0; i < 32; i += 4) count_four(from + i, counts);
       }
     }
-    store_group(columns->sum + c, sum);
-    store_group(columns->sum2 + c, sum2);
-    store_group(columns->sum3 + c, sum3);
-    store_group(columns->sum4 + c, sum4);
-    store_group(columns->sum_abs + c, sum_abs);
+    add_pair<V>(columns->sum + c, a.sum, b.sum, scale.x);
+    add_pair<V>(columns->sum2 + c, a.sum2, b.sum2, scale.x2);
+    add_pair<V>(columns->sum3 + c, a.sum3, b.sum3, scale.x3);
+    add_pair<V>(columns->sum4 + c, a.sum4, b.sum4, scale.x4);
+    add_pair<V>(columns->sum_abs + c, a.sum_abs, b.sum_abs, scale.x);
+    const Pair maxima = V::in_order(most.values());
+    const Indices at = V::indices(argmax);
+    const Pair rows = V::in_order({_mm512_castsi512_ps(at.a), _mm512_castsi512_ps(at.b)});
+    const __m512i first = _mm512_set1_epi32(static_cast<int>(first_row));
+    raise_columns(columns, c, maxima.a, _mm512_add_epi32(first, _mm512_castps_si512(rows.a)));
+    raise_columns(columns, c + 16, maxima.b, _mm512_add_epi32(first, _mm512_castps_si512(rows.b)));
   }
 }
 
-template <bool kPowers>
-void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
-         family::TileColumns* columns, const family::NextTile& next) {
-  add_tile<kPowers, false>(tile, rows, cols, lanes, columns, next, {});
+void columns_bf16(const family::TileView<std::uint16_t>& tile, std::uint32_t first_row,
+                  family::TileColumns* columns, const family::NextTile& next,
+                  std::uint32_t* counts) {
+  if (counts != nullptr) {
+    columns_of<Words, true>(tile, {}, first_row, columns, next, counts);
+  } else {
+    columns_of<Words, false>(tile, {}, first_row, columns, next, counts);
+  }
 }
 
-void add_counting(const family::Tile* tile, std::size_t rows, std::size_t cols,
-                  family::RowLanes* lanes, family::TileColumns* columns,
-                  const family::NextTile& next, const family::CountedWords& words) {
-  if (cols == family::kTileCols) {
-    add_tile<false, true>(tile, rows, cols, lanes, columns, next, words);
-    return;
-  }
-  // Groups of 32 would count what is not there.
-  for (std::size_t r = 0; r < rows; ++r) {
-    const std::uint16_t* row = words.first + r * words.stride;
-    for (std::size_t c = 0; c < cols; ++c) ++words.counts[row[c]];
-  }
-  add<false>(tile, rows, cols, lanes, columns, next);
+void columns_f32(const family::TileView<float>& tile, const family::TileScale& scale,
+                 std::uint32_t first_row, family::TileColumns* columns,
+                 const family::NextTile& next) {
+  columns_of<Floats, false>(tile, scale, first_row, columns, next, nullptr);
 }
 
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx512,  chunk,    find,  columns,
-                                                       load_bf16,    load_f32, raise, add<false>,
-                                                       add_counting, add<true>};
+extern const tensor_stats::Entry tensor_stats_entry = {
+    Isa::avx512, chunk, find, columns, rows_of<Words>, rows_of<Floats>, columns_bf16, columns_f32};
 
 }  // namespace quell::kernels::avx512
 QUELL_TARGET_END

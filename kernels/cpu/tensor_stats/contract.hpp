@@ -6,10 +6,16 @@
 // lane i mod 16, every lane adds in ascending order, and lanes are folded l += l + 8, l + 4, l + 2,
 // l + 1. Columns have one lane each and a chunk is 4,096 rows.
 //
-// Tiles are for sums along both directions at once. `load` decodes 16 rows of 256 columns to float,
-// where they stay in the first cache, and `add` sums them: columns have one lane each, rows the
-// sixteen lanes of a chunk. In tiles the third and fourth power are added fused (fma(q, d, sum3),
-// fma(q, q, sum4)): products that two sums share would otherwise be as many instructions again.
+// Tiles are for sums along both directions at once, of up to 16 rows and 256 columns that stay in
+// the first cache, with less arithmetic: sums are taken in float over RUNS, of one column over the
+// rows of the tile or of 16 elements of a row, and each run is widened once and added in double. Of
+// bfloat16 that is a third of the work of sums in double, and the memory is the limit, not the
+// arithmetic. Error of a sum: at most 2^-19 of the sum of the absolute values of its terms (18
+// roundings of 2^-24 where a run has 16 terms and powers are rounded themselves), in practice a
+// tenth of that; and what a power loses when it becomes subnormal, 2^-70 of the same power of the
+// tile's largest magnitude per element. For that, a tile whose largest magnitude is not in [kLeast,
+// kLargest] is multiplied by a power of two that brings it near 1, and its runs are scaled back in
+// double.
 //
 // Per finite element, in double: d = x, q = d d (exact, 48 bits), then sum += d, sum2 += q,
 // sum3 += q d, sum4 += q q, sum_abs += |d|. The fourth power of the largest float is 1.4e154, so
@@ -45,40 +51,39 @@ struct ColumnSums {
 };
 
 constexpr std::size_t kTileRows = 16, kTileCols = 256;
-// Columns of a tile are padded with zeros to a multiple of this.
+// Columns of a tile are a multiple of this.
 constexpr std::size_t kTileGroup = 32;
+constexpr float kLeast = 0x1p-20f, kLargest = 0x1p20f;
 
-/// Rows and columns that are not there are not touched, but for the padding.
-struct alignas(64) Tile {
-  float x[kTileRows][kTileCols];
-  float column_max[kTileCols];             // max |x|
-  std::uint32_t column_argmax[kTileCols];  // and the first row of the tile that has it
+template <typename T>
+struct TileView {
+  const T* x;
+  std::size_t stride, rows, cols;
 };
-/// Accumulators of a row of tiles: lane l has the columns c with c mod 16 = l.
+/// What runs are multiplied by, of x, x^2, x^3, x^4: powers of two.
+struct TileScale {
+  double x = 1, x2 = 1, x3 = 1, x4 = 1;
+};
+
+/// Accumulators of a row of tiles. Lane l has the columns c with (c mod 32) / 2 = l: eight even
+/// ones of a tile are summed in ascending order, eight odd ones, and the two sums are added.
 struct alignas(64) RowLanes {
-  double sum_abs[kLanes], sum[kLanes], sum2[kLanes], sum3[kLanes], sum4[kLanes];
+  double sum_abs[kLanes];
   float max_abs[kLanes];  // by lanes of any order; only the largest of all sixteen counts
 };
-/// Accumulators of the columns of a tile.
+/// Accumulators of the columns of a tile. A run starts at +0 and takes the rows in ascending order:
+/// s += x, s2 = fma(x, x, s2), s3 = fma(q, x, s3), s4 = fma(q, q, s4), q = x x, in float.
 struct alignas(64) TileColumns {
   double sum[kTileCols], sum2[kTileCols], sum3[kTileCols], sum4[kTileCols], sum_abs[kTileCols];
   float max_abs[kTileCols];         // -1: no finite value yet
   std::uint32_t argmax[kTileCols];  // row
 };
 
-/// Where the values of the tile after this one lie: `stride` bytes from row to row, `width` bytes
-/// an element. Fetching them while a tile is added hides the memory behind the arithmetic; all at
-/// once, when they are loaded, they would wait for each other. Null: nowhere.
+/// Where the values of the tile after this one lie: `stride` bytes from row to row. Fetching them
+/// while a tile is added hides the memory behind the arithmetic. Null: nowhere.
 struct NextTile {
   const std::byte* first = nullptr;
-  std::size_t stride = 0, width = 0;
-};
-
-/// Words to count beside: `stride` words from row to row, and 65,536 counters.
-struct CountedWords {
-  const std::uint16_t* first = nullptr;
   std::size_t stride = 0;
-  std::uint32_t* counts = nullptr;
 };
 
 struct Entry {
@@ -92,25 +97,22 @@ struct Entry {
   void (*columns)(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
                   std::uint32_t first_row, ColumnSums* sums);
 
-  /// Decodes rows of bfloat16, or copies rows of float, that are `stride` elements apart: rows <=
-  /// kTileRows, cols <= kTileCols. False if a value is not finite; the tile then holds the values,
-  /// but no maxima, and max_abs of the rows is as it was.
-  bool (*load_bf16)(const std::uint16_t* x, std::size_t stride, std::size_t rows, std::size_t cols,
-                    Tile* tile, RowLanes* lanes);
-  bool (*load_f32)(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
-                   Tile* tile, RowLanes* lanes);
-  /// Raises maxima of columns where those of the tile, whose first row is `first_row`, are larger.
-  void (*raise)(const Tile* tile, std::size_t cols, std::uint32_t first_row, TileColumns* columns);
-  /// Adds a tile of finite values to the columns and to sum_abs of the rows or, in `add_powers`, to
-  /// all sums of the rows. Meanwhile `next` may be fetched from memory.
-  void (*add)(const Tile* tile, std::size_t rows, std::size_t cols, RowLanes* lanes,
-              TileColumns* columns, const NextTile& next);
-  /// `add` that also counts the words of the tile: counting waits for the first cache, adding for
-  /// the arithmetic, and mixed they take two thirds of the time that they take apart.
-  void (*add_counting)(const Tile* tile, std::size_t rows, std::size_t cols, RowLanes* lanes,
-                       TileColumns* columns, const NextTile& next, const CountedWords& words);
-  void (*add_powers)(const Tile* tile, std::size_t rows, std::size_t cols, RowLanes* lanes,
-                     TileColumns* columns, const NextTile& next);
+  /// Adds the magnitudes of a tile, each run times `scale`, to its rows, and raises their maxima.
+  /// Rows with a magnitude that is NaN or above kLargest are left out: bit r of the result. `most`
+  /// is the largest magnitude of the others.
+  /// The tile is also copied to `copy`, rows kTileCols apart: rows of matrices are often a power of
+  /// two apart, and then sixteen of them want the same few places of the first cache.
+  unsigned (*rows_bf16)(const TileView<std::uint16_t>& tile, double scale, std::uint16_t* copy,
+                        RowLanes* lanes, float* most);
+  unsigned (*rows_f32)(const TileView<float>& tile, double scale, float* copy, RowLanes* lanes,
+                       float* most);
+  /// Adds a tile of which `rows` has left out nothing to its columns, whose maxima are raised;
+  /// `first_row` is the number of its first row. Words are also counted, unless `counts` is null,
+  /// in 65,536 counters: counting waits for the first cache, adding for the arithmetic.
+  void (*columns_bf16)(const TileView<std::uint16_t>& tile, std::uint32_t first_row,
+                       TileColumns* columns, const NextTile& next, std::uint32_t* counts);
+  void (*columns_f32)(const TileView<float>& tile, const TileScale& scale, std::uint32_t first_row,
+                      TileColumns* columns, const NextTile& next);
 };
 
 /// Best first, scalar last.

@@ -78,103 +78,89 @@ void columns(const float* x, std::size_t stride, std::size_t rows, std::size_t c
   }
 }
 
-std::size_t padded(std::size_t cols) {
-  return (cols + family::kTileGroup - 1) / family::kTileGroup * family::kTileGroup;
+float value_of(float x) {
+  return x;
+}
+float value_of(std::uint16_t bf16) {
+  return bf16_to_float(bf16);
 }
 
-/// Maxima of what is in the tile; false if a value is not finite.
-bool measure(std::size_t rows, std::size_t cols, family::Tile* tile, family::RowLanes* lanes) {
-  for (std::size_t r = 0; r < rows; ++r) {
-    for (std::size_t c = 0; c < cols; ++c) {
-      if (!is_finite(tile->x[r][c])) return false;
+template <typename T>
+unsigned rows_of(const family::TileView<T>& tile, double scale, T* copy, family::RowLanes* lanes,
+                 float* most) {
+  unsigned left_out = 0;
+  *most = 0;
+  for (std::size_t r = 0; r < tile.rows; ++r) {
+    float run[family::kTileGroup] = {}, largest = 0;
+    bool good = true;
+    for (std::size_t c = 0; c < tile.cols; ++c) {
+      const T x = tile.x[r * tile.stride + c];
+      copy[r * family::kTileCols + c] = x;
+      const float magnitude = std::fabs(value_of(x));
+      good = good && magnitude <= family::kLargest;
+      run[c % family::kTileGroup] += magnitude;
+      if (magnitude > largest) largest = magnitude;
     }
-  }
-  for (std::size_t c = 0; c < padded(cols); ++c) {
-    tile->column_max[c] = 0;
-    tile->column_argmax[c] = 0;
-  }
-  for (std::size_t r = 0; r < rows; ++r) {
-    for (std::size_t c = 0; c < cols; ++c) {
-      const float magnitude = std::fabs(tile->x[r][c]);
-      if (magnitude > tile->column_max[c]) {
-        tile->column_max[c] = magnitude;
-        tile->column_argmax[c] = static_cast<std::uint32_t>(r);
-      }
-      float& most = lanes[r].max_abs[c % kLanes];
-      if (magnitude > most) most = magnitude;
+    if (!good) {
+      left_out |= 1u << r;
+      continue;
     }
-  }
-  return true;
-}
-
-bool load_bf16(const std::uint16_t* x, std::size_t stride, std::size_t rows, std::size_t cols,
-               family::Tile* tile, family::RowLanes* lanes) {
-  for (std::size_t r = 0; r < rows; ++r) {
-    for (std::size_t c = 0; c < padded(cols); ++c) {
-      tile->x[r][c] = c < cols ? bf16_to_float(x[r * stride + c]) : 0;
+    for (unsigned l = 0; l < kLanes; ++l) {
+      const float both = run[2 * l] + run[2 * l + 1];
+      lanes[r].sum_abs[l] = std::fma(static_cast<double>(both), scale, lanes[r].sum_abs[l]);
     }
+    if (largest > lanes[r].max_abs[0]) lanes[r].max_abs[0] = largest;
+    if (largest > *most) *most = largest;
   }
-  return measure(rows, cols, tile, lanes);
+  return left_out;
 }
 
-bool load_f32(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
-              family::Tile* tile, family::RowLanes* lanes) {
-  for (std::size_t r = 0; r < rows; ++r) {
-    for (std::size_t c = 0; c < padded(cols); ++c) {
-      tile->x[r][c] = c < cols ? x[r * stride + c] : 0;
-    }
-  }
-  return measure(rows, cols, tile, lanes);
-}
-
-void raise(const family::Tile* tile, std::size_t cols, std::uint32_t first_row,
-           family::TileColumns* columns) {
-  for (std::size_t c = 0; c < cols; ++c) {
-    if (!(tile->column_max[c] > columns->max_abs[c])) continue;
-    columns->max_abs[c] = tile->column_max[c];
-    columns->argmax[c] = first_row + tile->column_argmax[c];
-  }
-}
-
-template <bool kPowers>
-void add(const family::Tile* tile, std::size_t rows, std::size_t cols, family::RowLanes* lanes,
-         family::TileColumns* columns, const family::NextTile&) {
-  for (std::size_t r = 0; r < rows; ++r) {
-    family::RowLanes& row = lanes[r];
-    for (std::size_t c = 0; c < cols; ++c) {
-      const std::size_t l = c % kLanes;
-      const double d = static_cast<double>(tile->x[r][c]);
-      const double q = d * d;
-      columns->sum[c] = columns->sum[c] + d;
-      columns->sum2[c] = columns->sum2[c] + q;
-      columns->sum3[c] = std::fma(q, d, columns->sum3[c]);
-      columns->sum4[c] = std::fma(q, q, columns->sum4[c]);
-      columns->sum_abs[c] = columns->sum_abs[c] + std::fabs(d);
-      row.sum_abs[l] = row.sum_abs[l] + std::fabs(d);
-      if constexpr (kPowers) {
-        row.sum[l] = row.sum[l] + d;
-        row.sum2[l] = row.sum2[l] + q;
-        row.sum3[l] = std::fma(q, d, row.sum3[l]);
-        row.sum4[l] = std::fma(q, q, row.sum4[l]);
+template <typename T>
+void columns_of(const family::TileView<T>& tile, const family::TileScale& scale,
+                std::uint32_t first_row, family::TileColumns* columns) {
+  const auto add = [](double& sum, float run, double factor) {
+    sum = std::fma(static_cast<double>(run), factor, sum);
+  };
+  for (std::size_t c = 0; c < tile.cols; ++c) {
+    float sum = 0, sum2 = 0, sum3 = 0, sum4 = 0, sum_abs = 0;
+    for (std::size_t r = 0; r < tile.rows; ++r) {
+      const float x = value_of(tile.x[r * tile.stride + c]);
+      const float q = x * x, magnitude = std::fabs(x);
+      sum += x;
+      sum2 = std::fma(x, x, sum2);
+      sum3 = std::fma(q, x, sum3);
+      sum4 = std::fma(q, q, sum4);
+      sum_abs += magnitude;
+      if (magnitude > columns->max_abs[c]) {
+        columns->max_abs[c] = magnitude;
+        columns->argmax[c] = first_row + static_cast<std::uint32_t>(r);
       }
     }
+    add(columns->sum[c], sum, scale.x);
+    add(columns->sum2[c], sum2, scale.x2);
+    add(columns->sum3[c], sum3, scale.x3);
+    add(columns->sum4[c], sum4, scale.x4);
+    add(columns->sum_abs[c], sum_abs, scale.x);
   }
 }
 
-void add_counting(const family::Tile* tile, std::size_t rows, std::size_t cols,
-                  family::RowLanes* lanes, family::TileColumns* columns,
-                  const family::NextTile& next, const family::CountedWords& words) {
-  for (std::size_t r = 0; r < rows; ++r) {
-    const std::uint16_t* row = words.first + r * words.stride;
-    for (std::size_t c = 0; c < cols; ++c) ++words.counts[row[c]];
+void columns_bf16(const family::TileView<std::uint16_t>& tile, std::uint32_t first_row,
+                  family::TileColumns* columns, const family::NextTile&, std::uint32_t* counts) {
+  for (std::size_t r = 0; r < tile.rows && counts != nullptr; ++r) {
+    for (std::size_t c = 0; c < tile.cols; ++c) ++counts[tile.x[r * tile.stride + c]];
   }
-  add<false>(tile, rows, cols, lanes, columns, next);
+  columns_of(tile, {}, first_row, columns);
+}
+
+void columns_f32(const family::TileView<float>& tile, const family::TileScale& scale,
+                 std::uint32_t first_row, family::TileColumns* columns, const family::NextTile&) {
+  columns_of(tile, scale, first_row, columns);
 }
 
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {Isa::scalar,  chunk,    find,  columns,
-                                                       load_bf16,    load_f32, raise, add<false>,
-                                                       add_counting, add<true>};
+extern const tensor_stats::Entry tensor_stats_entry = {
+    Isa::scalar,    chunk,        find,       columns, rows_of<std::uint16_t>,
+    rows_of<float>, columns_bf16, columns_f32};
 
 }  // namespace quell::kernels::scalar
