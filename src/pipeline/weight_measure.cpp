@@ -3,8 +3,10 @@
 // One pass over the rows takes the sums of both directions, counts magnitudes, keeps the largest
 // elements and collects the proof that no line is an outlier (quell/stats/outlier_scan.hpp). Other
 // passes follow only where they are needed: of floats, for the sixteen bits of the median that the
-// first count leaves open; and where lines may be outliers, for the medians of the lines
-// (line_medians.cpp) and the largest elements on other lines.
+// first count leaves open; for the kurtosis of values that lie near their mean, which sums of
+// powers do not show (quell/kernels/tensor_stats.hpp: they are off by 2e-6); and where lines may be
+// outliers, for the medians of the lines (line_medians.cpp) and the largest elements on other
+// lines.
 
 #include "pipeline/weight_measure.hpp"
 
@@ -22,6 +24,7 @@
 #include "pipeline/tensor_measure.hpp"
 #include "quell/core/half.hpp"
 #include "quell/kernels/tensor_stats.hpp"
+#include "quell/stats/moments.hpp"
 
 namespace quell::pipeline {
 namespace {
@@ -57,8 +60,7 @@ struct Gathered {
 
 /// One block of rows on its way.
 struct Block {
-  Block(std::size_t cols, std::size_t most)
-      : lines(cols), column_screen(cols), largest(most) {}
+  Block(std::size_t cols, std::size_t most) : lines(cols), column_screen(cols), largest(most) {}
 
   LineSums lines;
   ScreenCounts column_screen;
@@ -337,6 +339,37 @@ Result<stats::MatrixOutliers> marked_of(const StoredRows& stored, const Gathered
   return found;
 }
 
+/// Sums of runs in float are off by up to 2e-6, of which the kurtosis has about (mean /
+/// deviation)^4 times as much: up to a quarter that is nothing.
+bool near_their_mean(const PowerSums& all) {
+  if (all.count == 0) return false;
+  const double n = static_cast<double>(all.count), mean = all.sum / n;
+  return mean * mean > (all.sum2 / n - mean * mean) / 16;
+}
+
+/// Of values that lie near their mean, by central moments in double: another pass.
+Result<double> careful_kurtosis(const StoredRows& stored, Executor& executor) {
+  const std::size_t rows = Bands(stored).rows();
+  std::vector<stats::Moments> parts((stored.rows + rows - 1) / rows);
+  QUELL_TRY(for_each_band(stored, executor, [&](const Bands& bands, std::size_t first, unsigned) {
+    std::vector<float> finite;
+    const auto gather = [&](auto values) {
+      for (const auto value : values) {
+        if (std::isfinite(as_float(value))) finite.push_back(as_float(value));
+      }
+    };
+    if (stored.type == Type::bf16) {
+      gather(bands.all_words());
+    } else {
+      gather(bands.all_floats());
+    }
+    parts[first / rows].add(finite);
+  }));
+  stats::Moments all;
+  for (const stats::Moments& part : parts) all.merge(part);
+  return all.excess_kurtosis();
+}
+
 /// Largest max |x| / mean |x| of a line.
 double largest_ratio(std::span<const PowerSums> lines) {
   double largest = 0;
@@ -354,7 +387,8 @@ std::size_t zero_lines(std::span<const PowerSums> lines) {
       [](const PowerSums& line) { return line.max_abs == 0 && line.nonfinite == 0; }));
 }
 
-void read_sums(const Gathered& gathered, bool transposed, TensorOutliers& found) {
+/// Returns the sums of all elements.
+PowerSums read_sums(const Gathered& gathered, bool transposed, TensorOutliers& found) {
   const std::vector<PowerSums>& rows = transposed ? gathered.columns : gathered.rows;
   const std::vector<PowerSums>& columns = transposed ? gathered.rows : gathered.columns;
   found.rows = rows.size();
@@ -386,6 +420,7 @@ void read_sums(const Gathered& gathered, bool transposed, TensorOutliers& found)
     found.argmax_col = col;
     any = true;
   }
+  return all;
 }
 
 }  // namespace
@@ -399,7 +434,10 @@ Result<TensorOutliers> measure_weight(const StoredRows& stored, Executor& execut
   QUELL_TRY(about, median_of_some_rows(stored));
   const ScreenLevels levels(about, rule.line_ratio);
   QUELL_TRY(gathered, FirstPass(stored, levels, rule.most_elements + 1, executor).run());
-  read_sums(gathered, stored.transposed, found);
+  if (near_their_mean(read_sums(gathered, stored.transposed, found))) {
+    QUELL_TRY(kurtosis, careful_kurtosis(stored, executor));
+    found.excess_kurtosis = kurtosis;
+  }
   const std::uint64_t finite =
       std::uint64_t{stored.rows} * std::uint64_t{stored.cols} - found.nonfinite;
   switch (stored.type) {
