@@ -50,10 +50,10 @@ struct PowerSums {
 ///
 /// Unlike all other sums these are not in double from the start: sums of up to kRun values are
 /// taken in float, and those are added in double. That is off by at most 2^-19 of the sum of the
-/// absolute values of the terms (in practice 1e-7) and, for each element, by 2^-70 of the same
-/// power of the largest |x| nearby; counts and maxima are exact. It buys the speed of the memory,
-/// where double took less than half of it. Moments of values whose mean is large beside their
-/// deviation cannot be had from such sums.
+/// absolute values of the terms (1e-7 for columns of 512 normal values) and, for each element, by
+/// 2^-70 of the same power of the largest |x| nearby; counts and maxima are exact. It buys a third
+/// to a half more speed than double has on bfloat16 in memory (AVX-512). Moments of values whose
+/// mean is large beside their deviation cannot be had from such sums.
 class LineSums {
  public:
   static constexpr std::size_t kRows = 512;
