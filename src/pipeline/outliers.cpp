@@ -88,6 +88,7 @@ io::Json TensorOutliers::to_json() const {
   json.set("channel_ratio", channel_ratio);
   json.set("argmax_channel", static_cast<std::uint64_t>(argmax_col));
   json.set("argmax_token", weight ? io::Json() : io::Json(static_cast<std::uint64_t>(argmax_row)));
+  json.set("outlier_ratio", outlier_ratio);
   json.set("absmax", static_cast<double>(absmax));
   json.set("nonfinite", nonfinite);
   if (weight) {

@@ -9,6 +9,7 @@
 #include <bit>
 #include <cmath>
 
+#include "quell/stats/layer_outliers.hpp"
 #include "quell/stats/magnitude.hpp"
 
 namespace quell::pipeline {
@@ -120,6 +121,12 @@ std::vector<MassiveHit> TensorMeasure::add(MatrixView<const float> x,
   return hits;
 }
 
+double outlier_percent(const stats::QuantileSketch& values, double mean_abs) {
+  if (values.count() == 0) return 0;
+  return 100 * static_cast<double>(values.above(stats::kOwloreThreshold * mean_abs)) /
+         static_cast<double>(values.count());
+}
+
 std::uint64_t TensorMeasure::nonfinite() const noexcept {
   std::uint64_t count = 0;
   for (const kernels::PowerSums& column : columns_) count += column.nonfinite;
@@ -177,6 +184,7 @@ TensorOutliers TensorMeasure::finish() const {
   stats::QuantileSketch sketch;
   for (std::size_t i = 0; i < kBuckets; ++i) sketch.add(bucket_edge(i), counts_[i]);
   result.histogram = stats::LogHistogram(sketch);
+  result.outlier_ratio = outlier_percent(sketch, result.mean_abs);
   // Element floor(n / 2), placed in its bucket by its rank there.
   std::uint64_t before = 0;
   for (std::size_t i = 0; i < kBuckets; ++i) {

@@ -11,6 +11,7 @@
 #include "quell/kernels/context.hpp"
 #include "quell/kernels/tensor_stats.hpp"
 #include "quell/pipeline/outliers.hpp"
+#include "quell/stats/quantile.hpp"
 
 namespace quell::pipeline {
 
@@ -18,6 +19,9 @@ namespace quell::pipeline {
 double excess_kurtosis(const kernels::PowerSums& sums);
 /// The largest over the median; 0 where that is 0.
 double channel_ratio(std::span<const double> maxima);
+
+/// Percent of the values whose magnitude is more than stats::kOwloreThreshold times their mean.
+double outlier_percent(const stats::QuantileSketch& values, double mean_abs);
 
 /// One massive value.
 struct MassiveHit {

@@ -250,6 +250,7 @@ void read_words(std::span<const std::uint64_t> counts, std::uint64_t finite, Dec
     if (std::isfinite(value)) half.add(value, counts[word]);
   }
   found.histogram = stats::LogHistogram(sketch);
+  found.outlier_ratio = outlier_percent(sketch, found.mean_abs);
   found.fp16_overflow = half.overflow;
   found.fp16_subnormal = half.subnormal;
   if (finite == 0) return;
@@ -271,6 +272,7 @@ Status read_float_words(const StoredRows& stored, const Gathered& gathered, std:
     sketch.add(std::bit_cast<float>(bits), bins[bin]);
   }
   found.histogram = stats::LogHistogram(sketch);
+  found.outlier_ratio = outlier_percent(sketch, found.mean_abs);
   found.fp16_overflow = gathered.half.overflow;
   found.fp16_subnormal = gathered.half.subnormal;
   const std::uint64_t rank = finite / 2;

@@ -106,6 +106,7 @@ class Reader {
       tensor.cols = static_cast<std::size_t>(shape[1].as_unsigned().value_or(0));
     }
     tensor.excess_kurtosis = value_at(item, "excess_kurtosis");
+    tensor.outlier_ratio = value_at(item, "outlier_ratio");
     tensor.absmax = float_at(item, "absmax");
     const double to_mean = value_at(item, "max_to_mean");
     tensor.mean_abs = to_mean > 0 ? static_cast<double>(tensor.absmax) / to_mean : 0;

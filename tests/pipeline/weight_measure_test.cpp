@@ -146,6 +146,7 @@ void expect_same(const TensorOutliers& found, const TensorOutliers& expected, bo
   if (bits) {
     EXPECT_TRUE(test::same_bits(found.excess_kurtosis, expected.excess_kurtosis)) << what;
     EXPECT_TRUE(test::same_bits(found.mean_abs, expected.mean_abs)) << what;
+    EXPECT_EQ(found.outlier_ratio, expected.outlier_ratio) << what;
     EXPECT_TRUE(test::same_bits(found.row_ratio, expected.row_ratio)) << what;
     EXPECT_TRUE(test::same_bits(found.column_ratio, expected.column_ratio)) << what;
     return;
@@ -288,6 +289,17 @@ TEST(MeasureWeight, HoldsForWeightsOfAnySize) {
     for (float& value : x.values()) value *= scale;
     check(x, "scale " + std::to_string(scale));
   }
+}
+
+TEST(MeasureWeight, CountsWhatIsFarAboveTheMean) {
+  // Mean magnitude (997 + 3 * 100) / 1000 = 1.297, and 13 times that is 16.9: three of a thousand.
+  Matrix x = test::constant_matrix(25, 40, -1);
+  for (std::size_t i = 0; i < 3; ++i) x(7 * i, 11 * i) = 100;
+  SerialExecutor serial;
+  const std::vector<std::uint16_t> words = words_of(x, Type::bf16);
+  const MatrixView<const std::uint16_t> view(words.data(), 25, 40);
+  EXPECT_DOUBLE_EQ(measure_weight(rows_of(view, Type::bf16), serial)->outlier_ratio, 0.3);
+  EXPECT_DOUBLE_EQ(measure_weight(rows_of(std::as_const(x).view()), serial)->outlier_ratio, 0.3);
 }
 
 TEST(MeasureWeight, FindsPlantedLinesAndElements) {

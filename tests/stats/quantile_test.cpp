@@ -226,6 +226,17 @@ TEST(QuantileSketch, StaysWithinItsMemory) {
   EXPECT_EQ(sketch_of({1.0f, 1.9f}).counts().size_bytes(), 1u << 10);
 }
 
+TEST(QuantileSketch, CountsWhatLiesAboveAThreshold) {
+  const QuantileSketch sketch = sketch_of({0.0f, 1.0f, -2.0f, 4.0f, kMax, kNan});
+  EXPECT_EQ(sketch.above(-1), 4u);  // zeros have no bin and lie above nothing
+  EXPECT_EQ(sketch.above(0), 4u);
+  EXPECT_EQ(sketch.above(1), 3u);  // strictly
+  EXPECT_EQ(sketch.above(3.9), 2u);
+  EXPECT_EQ(sketch.above(4), 1u);
+  EXPECT_EQ(sketch.above(static_cast<double>(kMax)), 0u);
+  EXPECT_EQ(QuantileSketch().above(0), 0u);
+}
+
 TEST(QuantileSketch, CountsEveryValueInTheBinItRoundsTo) {
   const QuantileSketch sketch = sketch_of({1.0f, 1.001f, 1.0079f, kMax, kTiny});
   std::vector<std::pair<double, std::uint64_t>> bins;

@@ -37,6 +37,7 @@ struct TensorOutliers {
   double mean_abs = 0;         // mean |x|
   /// Element floor(n / 2) of the magnitudes in ascending order; of activations to 1 part in 4,096.
   double median_abs = 0;
+  double outlier_ratio = 0;  // percent of elements above stats::kOwloreThreshold times mean_abs
   double channel_ratio = 0;  // largest per-column max |x| over the median of those maxima
   std::size_t argmax_row = 0, argmax_col = 0;  // of max |x|; the row is counted over all sequences
   std::uint64_t nonfinite = 0;                 // elements left out of everything above

@@ -58,6 +58,9 @@ class QuantileSketch {
   /// neighbours as `quantile_in_place` does, within the error above; the ends are exact. 0 of none.
   double quantile(double q) const;
 
+  /// Values with |x| > threshold; those closer to it than the error above may be on either side.
+  std::uint64_t above(double threshold) const noexcept;
+
   /// The bins, for histograms: counts()[i] values that are not zero round to magnitude(first_bin()
   /// + i). Bin 0 holds those that round to zero.
   std::span<const std::uint64_t> counts() const noexcept { return counts_; }
@@ -198,6 +201,16 @@ inline double QuantileSketch::at_rank(std::uint64_t rank) const noexcept {
     ++bin;
   }
   return std::clamp(magnitude(bin), low, max_abs());
+}
+
+inline std::uint64_t QuantileSketch::above(double threshold) const noexcept {
+  std::uint64_t found = 0;
+  for (std::size_t i = counts_.size(); i-- > 0;) {
+    const auto bin = first_bin_ + static_cast<std::uint32_t>(i);
+    if (!(std::min(magnitude(bin), max_abs()) > threshold)) break;
+    found += counts_[i];
+  }
+  return found;
 }
 
 inline double QuantileSketch::quantile(double q) const {
