@@ -131,7 +131,7 @@ void check(const Subject& subject, std::size_t modules) {
 }
 
 TEST(Sensitivity, OfTheDemonstrationModelIsWhatQuantizingItCosts) {
-  check({source("examples/models/books7m"), source("examples/text/evaluation.txt"), "1024", "256"},
+  check({source("examples/models/books7m"), source("examples/text/evaluation.txt"), "512", "128"},
         56);
 }
 
@@ -158,7 +158,7 @@ TEST(Sensitivity, OfAnEncoderIsACosineError) {
   EXPECT_LT(number(report, "sensitivity_sum_ratio"), 2);
 }
 
-TEST(Sensitivity, IsTheSameForAnyNumberOfThreadsAndAnyMemory) {
+TEST(Sensitivity, IsTheSameForAnyNumberOfThreadsAndInstructionSet) {
   const auto run = [](const std::string& threads, const Environment& environment) {
     io::Json report = quell_json({"outliers", source("examples/models/books7m"), "--calib",
                                   source("examples/text/evaluation.txt"), "--samples", "1",
@@ -168,9 +168,7 @@ TEST(Sensitivity, IsTheSameForAnyNumberOfThreadsAndAnyMemory) {
     report.set("peak_rss_bytes", 0);
     return report.dump();
   };
-  const std::string one = run("1", {});
-  EXPECT_EQ(run("3", {}), one);
-  EXPECT_EQ(run("2", {{"QUELL_ISA", "avx2"}}), one);
+  EXPECT_EQ(run("3", {{"QUELL_ISA", "avx2"}}), run("1", {}));
 }
 
 TEST(Sensitivity, SaysWhatItNeeds) {
