@@ -79,13 +79,10 @@ std::string sinks_line(const OutlierReport& report, const TextOf& text_of) {
 std::string weights_line(const OutlierReport& report) {
   const TensorOutliers* worst = nullptr;
   std::size_t marked = 0;
-  const auto is_marked = [](const TensorOutliers& weight) {
-    return !weight.marked.empty() || weight.stands_out;
-  };
   for (const TensorOutliers& weight : report.weights) {
-    marked += is_marked(weight) ? 1 : 0;
-    if (worst == nullptr || std::pair(is_marked(weight), weight.max_to_median()) >
-                                std::pair(is_marked(*worst), worst->max_to_median())) {
+    marked += weight.has_outliers() ? 1 : 0;
+    if (worst == nullptr || std::pair(weight.has_outliers(), weight.max_to_median()) >
+                                std::pair(worst->has_outliers(), worst->max_to_median())) {
       worst = &weight;
     }
   }

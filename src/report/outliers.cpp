@@ -38,14 +38,10 @@ std::string number(double value) {
   return short_number(value);
 }
 
-bool is_marked(const TensorOutliers& weight) {
-  return !weight.marked.empty() || weight.stands_out;
-}
-
 std::string verdict(const OutlierReport& report) {
   std::size_t marked = 0, broken = 0;
   for (const TensorOutliers& weight : report.weights) {
-    marked += is_marked(weight) ? 1 : 0;
+    marked += weight.has_outliers() ? 1 : 0;
     broken += weight.nonfinite != 0 ? 1 : 0;
   }
   std::string weights = marked == 0 ? "no weight matrix stands out"
@@ -247,7 +243,7 @@ Section weights_section(const OutlierReport& report, const PlaceAxis& axis) {
   std::stable_sort(order.begin(), order.end(),
                    [](const TensorOutliers* a, const TensorOutliers* b) {
                      const auto rank = [](const TensorOutliers& weight) {
-                       return weight.nonfinite != 0 ? 2 : is_marked(weight) ? 1 : 0;
+                       return weight.nonfinite != 0 ? 2 : weight.has_outliers() ? 1 : 0;
                      };
                      if (rank(*a) != rank(*b)) return rank(*a) > rank(*b);
                      return a->excess_kurtosis > b->excess_kurtosis;

@@ -56,6 +56,8 @@ struct TensorOutliers {
   /// The larger of both ratios is more than 4 times the median of all modules.
   bool stands_out = false;
 
+  /// Of a weight: something in it does not belong to the rest, or it stands out of all modules.
+  bool has_outliers() const { return stands_out || !marked.empty(); }
   double max_to_mean() const { return mean_abs > 0 ? static_cast<double>(absmax) / mean_abs : 0; }
   double max_to_median() const {
     return median_abs > 0 ? static_cast<double>(absmax) / median_abs : 0;
