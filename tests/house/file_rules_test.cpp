@@ -201,7 +201,7 @@ TEST(Files, NameNoPlaceOfOneMachine) {
           const std::size_t end = found + place.size();
           const unsigned char after =
               end < lines[i].size() ? static_cast<unsigned char>(lines[i][end]) : ' ';
-          // In the middle of a longer path or word it is something else (a/work/b, /workers).
+          // In the middle of a longer path or word it is something else.
           const bool begins = !std::isalnum(before) && before != '_' && before != '.' &&
                               before != '}' && before != ')';
           const bool ends =
