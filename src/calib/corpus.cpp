@@ -322,6 +322,21 @@ Corpus sample(Corpus corpus, std::size_t count, std::uint64_t seed) {
   return chosen;
 }
 
+Corpus beginning(const Corpus& corpus, std::uint64_t tokens) {
+  Corpus part;
+  std::uint64_t taken = 0;
+  for (const std::uint32_t length : corpus.lengths) {
+    if (!part.lengths.empty() && taken + length > tokens) break;
+    const auto cut = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(length, std::max<std::uint64_t>(tokens, 2)));
+    part.lengths.push_back(cut);
+    taken += cut;
+    if (cut != length) break;  // what follows would begin in the middle
+  }
+  part.ids.assign(corpus.ids.begin(), corpus.ids.begin() + static_cast<std::ptrdiff_t>(taken));
+  return part;
+}
+
 std::vector<Chunk> chunks(const Corpus& corpus) {
   std::vector<Chunk> result;
   std::size_t token = 0;

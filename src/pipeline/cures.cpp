@@ -123,7 +123,7 @@ Result<Decoded> LinearStudy::planned() const {
   return quantize(task_.grid, weight_, moment_);
 }
 
-Result<std::optional<Decoded>> LinearStudy::cured(Cure::Kind kind) const {
+Result<std::optional<Decoded>> LinearStudy::cured(Cure::Kind kind, const Decoded& planned) const {
   GridSpec grid = task_.grid;
   switch (kind) {
     case Cure::Kind::bits: {
@@ -143,29 +143,27 @@ Result<std::optional<Decoded>> LinearStudy::cured(Cure::Kind kind) const {
       break;
     }
     case Cure::Kind::kept_columns: {
-      QUELL_TRY(kept, keep_columns());
+      QUELL_TRY(kept, keep_columns(planned));
       return std::optional<Decoded>(std::move(kept));
     }
     case Cure::Kind::rotation:
       return rotate();
-    case Cure::Kind::smoothing: {
-      QUELL_TRY(smoothed, smooth());
-      return std::optional<Decoded>(std::move(smoothed));
-    }
+    case Cure::Kind::smoothing:
+      return smooth();
   }
   QUELL_TRY(decoded, quantize(grid, weight_, moment_));
   decoded.action = to_string(grid);
   return std::optional<Decoded>(std::move(decoded));
 }
 
-Result<Decoded> LinearStudy::keep_columns() const {
-  QUELL_TRY(plain, planned());
+Result<Decoded> LinearStudy::keep_columns(const Decoded& planned) const {
   // By what each column adds to the loss where inputs are independent: H_cc |e_c|^2.
   const std::size_t cols = weight_.cols();
   std::vector<double> score(cols);
   for (std::size_t r = 0; r < weight_.rows(); ++r) {
     for (std::size_t c = 0; c < cols; ++c) {
-      const double e = static_cast<double>(weight_(r, c)) - static_cast<double>(plain.weight(r, c));
+      const double e =
+          static_cast<double>(weight_(r, c)) - static_cast<double>(planned.weight(r, c));
       score[c] += e * e;
     }
   }
@@ -218,7 +216,7 @@ Result<std::optional<Decoded>> LinearStudy::rotate() const {
   return std::optional<Decoded>(std::move(decoded));
 }
 
-Result<Decoded> LinearStudy::smooth() const {
+Result<std::optional<Decoded>> LinearStudy::smooth() const {
   const std::size_t cols = weight_.cols();
   std::vector<double> rms(cols);
   for (std::size_t c = 0; c < cols; ++c) rms[c] = std::sqrt(static_cast<double>(moment_(c, c)));
@@ -259,11 +257,7 @@ Result<Decoded> LinearStudy::smooth() const {
     decoded.available = false;
     best = std::move(decoded);
   }
-  if (best) return std::move(*best);
-  QUELL_TRY(plain, planned());
-  plain.action = "smoothing, alpha 0.00";
-  plain.available = false;
-  return plain;
+  return best;  // none where nothing comes in
 }
 
 Result<double> LinearStudy::loss(const Matrix& decoded) const {

@@ -37,7 +37,7 @@ class LinearStudy {
   Result<Decoded> planned() const;
   /// With a cure; nothing where it makes no sense here (8 bits are not raised, groups of 32 not
   /// cut).
-  Result<std::optional<Decoded>> cured(Cure::Kind kind) const;
+  Result<std::optional<Decoded>> cured(Cure::Kind kind, const Decoded& planned) const;
   /// tr(E H E^T) with E = W - Q, over at most 512 rows spread evenly.
   Result<double> loss(const Matrix& decoded) const;
   /// The same of zeros in place of Q: the energy of the outputs.
@@ -45,9 +45,9 @@ class LinearStudy {
 
  private:
   Result<Decoded> quantize(const GridSpec& grid, const Matrix& weight, const Matrix& moment) const;
-  Result<Decoded> keep_columns() const;
+  Result<Decoded> keep_columns(const Decoded& planned) const;
   Result<std::optional<Decoded>> rotate() const;
-  Result<Decoded> smooth() const;
+  Result<std::optional<Decoded>> smooth() const;
   Result<double> loss_of(const Matrix* decoded) const;
 
   const Task& task_;

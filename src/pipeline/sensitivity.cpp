@@ -90,22 +90,6 @@ class QuantizedSource final : public engine::WeightSource {
   Executor& executor_;
 };
 
-/// Whole sequences from the start, until there are `tokens`; the first one is cut to that.
-calib::Corpus beginning(const calib::Corpus& corpus, std::uint64_t tokens) {
-  calib::Corpus part;
-  std::uint64_t taken = 0;
-  for (const std::uint32_t length : corpus.lengths) {
-    if (!part.lengths.empty() && taken + length > tokens) break;
-    const auto cut = static_cast<std::uint32_t>(
-        std::min<std::uint64_t>(length, std::max<std::uint64_t>(tokens, 2)));
-    part.lengths.push_back(cut);
-    taken += cut;
-    if (cut != length) break;
-  }
-  part.ids.assign(corpus.ids.begin(), corpus.ids.begin() + static_cast<std::ptrdiff_t>(taken));
-  return part;
-}
-
 /// W + N with |N| = |W - Q|.
 Result<Matrix> with_noise(const Matrix& weight, double norm, std::uint64_t stream) {
   QUELL_TRY(noisy, Matrix::uninitialized(weight.rows(), weight.cols()));
@@ -291,7 +275,7 @@ class Study {
     found_.modules.push_back(std::move(module));
     if (loss > 0) {
       for (const Cure::Kind kind : kCureKinds) {
-        QUELL_TRY(cured, linear.cured(kind));
+        QUELL_TRY(cured, linear.cured(kind, planned));
         if (!cured) continue;
         QUELL_TRY(left, linear.loss(cured->weight));
         Cure cure;
@@ -414,8 +398,10 @@ class Study {
         const auto found = chosen.find(task->linear->name);
         if (found == chosen.end()) continue;
         QUELL_TRY(weight, model_.weight(*task->linear, executor_));
+        const LinearStudy linear = study(*task, weight, tap);
+        QUELL_TRY(planned, linear.planned());
         for (const std::size_t id : found->second) {
-          QUELL_TRY(cured, study(*task, weight, tap).cured(found_.cures[id].kind));
+          QUELL_TRY(cured, linear.cured(found_.cures[id].kind, planned));
           QUELL_TRY(alone.add(id, layer, *task->linear, cured->weight.view(), before));
           QUELL_TRY(in_place.add(id, layer, *task->linear, cured->weight.view(), y));
         }
@@ -495,7 +481,7 @@ Result<Sensitivity> measure_sensitivity(const model::Model& model, const Plan& p
                                         const SensitivityOptions& options, Executor& executor,
                                         Observer& observer) {
   QUELL_TRY(engine, engine::Engine::create(model, executor));
-  const calib::Corpus part = beginning(corpus, options.tokens);
+  const calib::Corpus part = calib::beginning(corpus, options.tokens);
   Study study(model, plan, part, options, engine, executor, observer);
   return study.run();
 }

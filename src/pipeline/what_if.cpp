@@ -160,12 +160,10 @@ Result<WhatIfClip> WhatIfClip::parse(std::string_view text) {
 Result<WhatIf> what_if(const model::Model& model, const calib::Corpus& corpus,
                        const WhatIfClip& clip, Executor& executor, Observer& observer) {
   WhatIf result;
-  for (const std::uint32_t length : corpus.lengths) {
-    if (result.sequences != 0 && result.tokens + length > kWhatIfTokens) break;
-    ++result.sequences;
-    result.tokens += length;
-    result.length = std::max(result.length, length);
-  }
+  const calib::Corpus part = calib::beginning(corpus, kWhatIfTokens);
+  result.tokens = part.ids.size();
+  result.sequences = part.sequences();
+  for (const std::uint32_t length : part.lengths) result.length = std::max(result.length, length);
   if (result.tokens == 0) {
     return Error{ErrorCode::usage, "--what-if: the text has no tokens, expected at least one"};
   }
@@ -173,8 +171,8 @@ Result<WhatIf> what_if(const model::Model& model, const calib::Corpus& corpus,
   result.rule =
       clip.alpha ? attention::ClippedSoftmax::by_length(*clip.alpha, result.length) : clip.rule;
   const auto tokens = static_cast<std::size_t>(result.tokens);
-  const auto ids = std::span(corpus.ids).first(tokens);
-  const auto lengths = std::span(corpus.lengths).first(result.sequences);
+  const std::span<const std::int32_t> ids = part.ids;
+  const std::span<const std::uint32_t> lengths = part.lengths;
 
   QUELL_TRY(original, engine::Engine::create(model, executor));
   QUELL_TRY(changed, engine::Engine::create(model, executor));

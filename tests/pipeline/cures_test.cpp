@@ -37,7 +37,7 @@ class Cures : public ::testing::Test {
     const LinearStudy study(task_, *quantizer, w, h, 1000, executor_);
     const auto planned = study.planned();
     EXPECT_TRUE(planned.has_value());
-    const auto cured = study.cured(kind);
+    const auto cured = study.cured(kind, *planned);
     EXPECT_TRUE(cured.has_value() && cured->has_value());
     action_ = (*cured)->action;
     available_ = (*cured)->available;
@@ -129,10 +129,12 @@ TEST_F(Cures, ThatMakeNoSenseAreNotOffered) {
   task_.grid = *parse_grid("int8full:sym:oc:row");
   const auto quantizer = *quant::make_quantizer("rtn");
   const LinearStudy study(task_, *quantizer, w, h, 10, executor_);
-  EXPECT_FALSE((*study.cured(Cure::Kind::bits)).has_value());      // eight already
-  EXPECT_FALSE((*study.cured(Cure::Kind::group)).has_value());     // a row is shorter than a group
-  EXPECT_FALSE((*study.cured(Cure::Kind::rotation)).has_value());  // 20 = 4 * 5
-  EXPECT_TRUE((*study.cured(Cure::Kind::kept_columns)).has_value());
+  const auto planned = study.planned();
+  EXPECT_FALSE((*study.cured(Cure::Kind::bits, *planned)).has_value());  // eight already
+  EXPECT_FALSE(
+      (*study.cured(Cure::Kind::group, *planned)).has_value());  // a row is shorter than a group
+  EXPECT_FALSE((*study.cured(Cure::Kind::rotation, *planned)).has_value());  // 20 = 4 * 5
+  EXPECT_TRUE((*study.cured(Cure::Kind::kept_columns, *planned)).has_value());
 }
 
 TEST_F(Cures, OfSilentInputsDoNotDivideByZero) {
@@ -145,8 +147,9 @@ TEST_F(Cures, OfSilentInputsDoNotDivideByZero) {
   task_.grid = *parse_grid("int4:sym:oc:g32");
   const auto quantizer = *quant::make_quantizer("rtn");
   const LinearStudy study(task_, *quantizer, w, h, 10, executor_);
+  const auto planned = study.planned();
   for (const Cure::Kind kind : kCureKinds) {
-    const auto cured = study.cured(kind);
+    const auto cured = study.cured(kind, *planned);
     ASSERT_TRUE(cured.has_value());
     if (!cured->has_value()) continue;
     EXPECT_EQ(*study.loss((*cured)->weight), 0);

@@ -57,6 +57,10 @@ Result<Corpus> read_ids(const std::filesystem::path& ids,
 /// there are no more (with a note).
 Corpus sample(Corpus corpus, std::size_t count, std::uint64_t seed);
 
+/// The first whole sequences, until one more would exceed `tokens`; the first of all is cut to that
+/// (at least 2) instead. Notes are left behind.
+Corpus beginning(const Corpus& corpus, std::uint64_t tokens);
+
 /// A run of whole sequences that is processed together.
 struct Chunk {
   std::size_t first_sequence = 0, sequences = 0;

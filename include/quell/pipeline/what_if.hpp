@@ -68,7 +68,7 @@ struct WhatIf {
   io::Json to_json() const;
 };
 
-/// Tokens the answer is worked out on: whole sequences from the first on, at least one.
+/// Tokens the answer is worked out on (calib::beginning).
 inline constexpr std::uint64_t kWhatIfTokens = 4096;
 
 /// Errors: usage (a clip outside its range), numeric (a model whose logits or embeddings are not
