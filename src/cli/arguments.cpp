@@ -21,7 +21,8 @@ Error usage(std::string message) {
 void add_data(CLI::App& app, TextOptions& data) {
   app.add_option("--ids", data.ids, "token ids instead of text: int32 .npy of shape [T]");
   app.add_option("--lengths", data.lengths, "lengths of the sequences in --ids: int32 .npy");
-  app.add_option("--max-tokens", data.max_tokens, "use at most so many tokens");
+  app.add_option("--max-tokens", data.max_tokens, "use at most so many tokens")
+      ->check(whole_number(0));
   app.add_flag(
       "--documents", data.documents,
       "every document (between lines of <|endoftext|>, or per \"text\" of .jsonl) is a sequence");
@@ -34,6 +35,16 @@ std::filesystem::path program_folder() {
 }
 
 }  // namespace
+
+std::function<std::string(const std::string&)> whole_number(std::uint64_t least) {
+  return [least](const std::string& text) -> std::string {
+    std::uint64_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto [last, failure] = std::from_chars(text.data(), end, value);
+    if (failure == std::errc() && last == end && value >= least) return {};
+    return "it is " + text + ", expected a whole number from " + std::to_string(least) + " on";
+  };
+}
 
 void add_limits(CLI::App& app, Limits& limits) {
   app.add_option("--threads", limits.threads, "threads (default: all that are allowed)")
@@ -53,10 +64,14 @@ void add_limits(CLI::App& app, Limits& limits) {
 
 void add_calibration(CLI::App& app, TextOptions& data) {
   app.add_option("--calib", data.files, "calibration text, one or more UTF-8 files");
-  app.add_option("--samples", data.samples, "sequences drawn from the text")->capture_default_str();
+  app.add_option("--samples", data.samples, "sequences drawn from the text")
+      ->check(whole_number(0))
+      ->capture_default_str();
   app.add_option("--seqlen", data.length,
                  "tokens of a sequence (default: the smaller of 2048 and the model's limit)");
-  app.add_option("--seed", data.seed, "seed of the draw")->capture_default_str();
+  app.add_option("--seed", data.seed, "seed of the draw")
+      ->check(whole_number(0))
+      ->capture_default_str();
   add_data(app, data);
 }
 

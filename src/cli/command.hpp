@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -76,6 +77,9 @@ std::unique_ptr<Command> make_kernels();
 
 // Options (arguments.cpp).
 void add_limits(CLI::App& app, Limits& limits);
+/// A check for options of 64 bits without sign, for which CLI11 2.1 takes -1 for the largest
+/// number: digits alone, and `least` or more.
+std::function<std::string(const std::string&)> whole_number(std::uint64_t least);
 void add_calibration(CLI::App& app, TextOptions& data);
 void add_evaluation(CLI::App& app, TextOptions& data);
 /// Bytes of "1500MB", "12GiB", "4096"; kB/MB/GB are powers of 1000, KiB/MiB/GiB of 1024. Error:

@@ -24,7 +24,9 @@ class Generate final : public Command {
     app.add_option("--tokens", tokens_, "tokens to generate")->capture_default_str();
     app.add_option("--temperature", temperature_, "0 for the most likely token each time")
         ->capture_default_str();
-    app.add_option("--seed", seed_, "seed of the draws")->capture_default_str();
+    app.add_option("--seed", seed_, "seed of the draws")
+        ->check(whole_number(0))
+        ->capture_default_str();
     app.add_option("--cache", cache_, "f32")->capture_default_str();
   }
 

@@ -40,7 +40,8 @@ class Outliers final : public Command {
     app.add_option("--method", method_, "how: rtn (the default) or gptq");
     app.add_option("--group-size", group_size_, "weights of a group; -1: one group per row");
     app.add_option("--sensitivity-tokens", sensitivity_tokens_,
-                   "tokens of the text that --sensitivity uses (default 4096)");
+                   "tokens of the text that --sensitivity uses (default 4096)")
+        ->check(whole_number(2));
     app.add_option("--what-if", what_if_,
                    "what clipped softmax would do to this model: clip:ZETA,GAMMA or clip:alpha=A; "
                    "needs text");

@@ -199,5 +199,26 @@ TEST(Chunks, HoldWholeSequencesUpToTheLimit) {
   EXPECT_EQ(cuts[4].first_token, 7148u);
 }
 
+TEST(Beginning, TakesWholeSequencesAndCutsOnlyTheFirst) {
+  const auto counted = [](std::vector<std::uint32_t> lengths) {
+    Corpus corpus;
+    corpus.lengths = std::move(lengths);
+    corpus.ids.resize(std::accumulate(corpus.lengths.begin(), corpus.lengths.end(), 0u));
+    std::iota(corpus.ids.begin(), corpus.ids.end(), 0);
+    return corpus;
+  };
+  using Lengths = std::vector<std::uint32_t>;
+  const Corpus corpus = counted({5, 3, 4});
+  EXPECT_EQ(beginning(corpus, 100).lengths, (Lengths{5, 3, 4}));
+  EXPECT_EQ(beginning(corpus, 12).lengths, (Lengths{5, 3, 4}));
+  EXPECT_EQ(beginning(corpus, 11).lengths, (Lengths{5, 3}));  // never a part of a later one
+  EXPECT_EQ(beginning(corpus, 5).lengths, (Lengths{5}));
+  EXPECT_EQ(beginning(corpus, 4).lengths, (Lengths{4}));
+  EXPECT_EQ(beginning(corpus, 0).lengths, (Lengths{2}));  // one to look at, one to predict
+  EXPECT_EQ(beginning(corpus, 4).ids, (std::vector<std::int32_t>{0, 1, 2, 3}));
+  EXPECT_EQ(beginning(corpus, 8).ids.size(), 8u);
+  EXPECT_TRUE(beginning(Corpus(), 8).ids.empty());
+}
+
 }  // namespace
 }  // namespace quell::calib

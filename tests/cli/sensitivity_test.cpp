@@ -188,6 +188,17 @@ TEST(Sensitivity, SaysWhatItNeeds) {
       quell({"outliers", model, "--calib", text, "--sensitivity", "--method", "gtpq"});
   EXPECT_EQ(method.code, 2);
   EXPECT_NE(method.err.find("known are"), std::string::npos) << method.err;
+  for (const char* tokens : {"-3", "0", "1", "many"}) {
+    const Ended few = quell(
+        {"outliers", model, "--calib", text, "--sensitivity", "--sensitivity-tokens", tokens});
+    EXPECT_EQ(few.code, 2) << tokens;
+    EXPECT_NE(few.err.find("--sensitivity-tokens"), std::string::npos) << few.err;
+  }
+  for (const char* option : {"--samples", "--seed", "--max-tokens"}) {
+    const Ended negative = quell({"outliers", model, "--calib", text, option, "-3"});
+    EXPECT_EQ(negative.code, 2) << option;
+    EXPECT_NE(negative.err.find(option), std::string::npos) << negative.err;
+  }
   const Ended alone = quell({"outliers", model, "--scheme", "W4A16"});
   EXPECT_EQ(alone.code, 2);
   EXPECT_NE(alone.err.find("--sensitivity"), std::string::npos) << alone.err;
