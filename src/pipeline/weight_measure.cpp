@@ -140,7 +140,7 @@ class FirstPass {
         }
       });
       for (std::size_t i = 0; i < count; ++i) QUELL_TRY(std::move(waiting[i].status));
-      merge({waiting.data(), count}, first);
+      merge({waiting.data(), count});
     }
     return std::move(gathered_);
   }
@@ -187,13 +187,12 @@ class FirstPass {
     }
   }
 
-  void merge(std::span<const Block> blocks, std::size_t first_block) {
+  void merge(std::span<const Block> blocks) {
     // Columns in parallel, the blocks of each in order.
     constexpr std::size_t kColumns = 1024;
     executor_.run(stored_.cols, kColumns, [&](std::size_t begin, std::size_t end, unsigned) {
       for (std::size_t i = 0; i < blocks.size(); ++i) {
-        blocks[i].lines.merge_into(std::span(gathered_.columns).subspan(begin, end - begin), begin,
-                                   (first_block + i) * kBlock);
+        blocks[i].lines.merge_into(std::span(gathered_.columns).subspan(begin, end - begin), begin);
         for (std::size_t c = begin; c < end; ++c) {
           gathered_.column_screen.at_least_low[c] += blocks[i].column_screen.at_least_low[c];
           gathered_.column_screen.at_most_high[c] += blocks[i].column_screen.at_most_high[c];
@@ -409,18 +408,9 @@ PowerSums read_sums(const Gathered& gathered, bool transposed, TensorOutliers& f
   found.absmax = all.max_abs;
   found.mean_abs = all.count == 0 ? 0 : all.sum_abs / static_cast<double>(all.count);
   found.nonfinite = all.nonfinite;
-  // The first of the largest in the order of the weight's rows. The sums of stored columns know
-  // their places, those of stored rows do not.
-  bool any = false;
-  for (std::size_t c = 0; c < gathered.columns.size(); ++c) {
-    const PowerSums& line = gathered.columns[c];
-    if (line.count == 0 || line.max_abs != all.max_abs) continue;
-    const auto place = static_cast<std::size_t>(line.argmax_abs);
-    const std::size_t row = transposed ? c : place, col = transposed ? place : c;
-    if (any && std::pair(found.argmax_row, found.argmax_col) < std::pair(row, col)) continue;
-    found.argmax_row = row;
-    found.argmax_col = col;
-    any = true;
+  if (const auto top = gathered.largest.sorted(); !top.empty()) {
+    found.argmax_row = top.front().row;
+    found.argmax_col = top.front().col;
   }
   return all;
 }

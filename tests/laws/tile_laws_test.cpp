@@ -21,10 +21,13 @@ namespace quell::kernels {
 namespace {
 
 using tensor_stats::kLanes;
+using tensor_stats::kStrip;
 using tensor_stats::kTileCols;
 using tensor_stats::kTileRows;
+using tensor_stats::kTileStrips;
 using tensor_stats::RowLanes;
-using tensor_stats::TileColumns;
+using tensor_stats::StripColumns;
+using tensor_stats::TileScale;
 using tensor_stats::TileView;
 using test::Edge;
 using test::Guarded;
@@ -53,45 +56,30 @@ float draw(Values values, Numbers& numbers) {
 
 /// Everything that adding a tile changes.
 struct Sums {
-  RowLanes lanes[kTileRows];
-  TileColumns columns;
-  float floats[kTileRows * kTileCols];
-  std::uint16_t words[kTileRows * kTileCols];
+  RowLanes lanes[kTileRows] = {};
+  StripColumns columns[kTileStrips] = {};
   std::vector<std::uint32_t> counts = std::vector<std::uint32_t>(0x10000);
   unsigned left_out = 0;
-  float most = -1;
 };
-
-std::unique_ptr<Sums> fresh() {
-  auto sums = std::make_unique<Sums>();
-  std::fill(sums->columns.max_abs, sums->columns.max_abs + kTileCols, -1.0F);
-  return sums;
-}
 
 bool equal(const double* a, const double* b, std::size_t n) {
   return std::memcmp(a, b, n * sizeof(double)) == 0;
 }
+float largest(const RowLanes& lanes) {
+  return *std::max_element(lanes.max_abs, lanes.max_abs + kLanes);
+}
 
-void expect_equal(const Sums& a, const Sums& b, std::size_t rows, std::size_t cols,
-                  const std::string& what) {
+void expect_equal(const Sums& a, const Sums& b, const std::string& what) {
   EXPECT_EQ(a.left_out, b.left_out) << what;
-  EXPECT_EQ(a.most, b.most) << what;
   EXPECT_EQ(a.counts, b.counts) << what;
-  for (std::size_t r = 0; r < rows; ++r) {
-    const RowLanes &x = a.lanes[r], &y = b.lanes[r];
-    EXPECT_TRUE(equal(x.sum_abs, y.sum_abs, kLanes)) << what << " row " << r;
-    EXPECT_EQ(*std::max_element(x.max_abs, x.max_abs + kLanes),
-              *std::max_element(y.max_abs, y.max_abs + kLanes))
-        << what << " row " << r;
+  for (std::size_t r = 0; r < kTileRows; ++r) {
+    EXPECT_TRUE(equal(a.lanes[r].sum_abs, b.lanes[r].sum_abs, kLanes)) << what << " row " << r;
+    EXPECT_EQ(largest(a.lanes[r]), largest(b.lanes[r])) << what << " row " << r;
   }
-  const TileColumns &x = a.columns, &y = b.columns;
-  EXPECT_TRUE(equal(x.sum, y.sum, cols) && equal(x.sum2, y.sum2, cols) &&
-              equal(x.sum3, y.sum3, cols) && equal(x.sum4, y.sum4, cols) &&
-              equal(x.sum_abs, y.sum_abs, cols))
-      << what;
-  for (std::size_t c = 0; c < cols; ++c) {
-    EXPECT_EQ(x.max_abs[c], y.max_abs[c]) << what << " column " << c;
-    EXPECT_EQ(x.argmax[c], y.argmax[c]) << what << " column " << c;
+  for (std::size_t s = 0; s < kTileStrips; ++s) {
+    // Sums and maxima: everything is in order and without padding between.
+    EXPECT_EQ(std::memcmp(&a.columns[s], &b.columns[s], sizeof(StripColumns)), 0)
+        << what << " strip " << s;
   }
 }
 
@@ -113,7 +101,6 @@ TEST_P(Tiles, GiveTheBitsOfTheSpecification) {
         const std::size_t stride = cols + rows % 3;
         const std::size_t size = (rows - 1) * stride + cols;
         Numbers numbers(cols * 16 + rows);
-        const auto found = fresh(), expected = fresh();
         for (const bool bf16 : {false, true}) {
           const std::string what = std::to_string(rows) + " x " + std::to_string(cols) +
                                    " values " + std::to_string(static_cast<int>(values)) +
@@ -125,31 +112,33 @@ TEST_P(Tiles, GiveTheBitsOfTheSpecification) {
             floats[i] = draw(values, numbers) * 0.75F;
             words[i] = float_to_bf16(floats[i]);
           }
-          const auto run = [&](const tensor_stats::Entry& with, Sums& sums) {
+          const auto run = [&](const tensor_stats::Entry& with) {
+            auto sums = std::make_unique<Sums>();
             if (bf16) {
-              sums.left_out = with.rows_bf16({words.data(), stride, rows, cols}, 1, sums.words,
-                                             sums.lanes, &sums.most);
               for (const bool count : {false, true}) {
-                with.columns_bf16({sums.words, kTileCols, rows, cols}, 16, &sums.columns, {},
-                                  count ? sums.counts.data() : nullptr);
+                sums->left_out = with.tile_bf16({words.data(), stride, rows, cols}, sums->columns,
+                                                sums->lanes, count ? sums->counts.data() : nullptr);
               }
-              return;
+              return sums;
             }
-            sums.left_out = with.rows_f32({floats.data(), stride, rows, cols}, 0.25, sums.floats,
-                                          sums.lanes, &sums.most);
-            with.columns_f32({sums.floats, kTileCols, rows, cols}, {0.25, 4, 0.5, 2}, 0,
-                             &sums.columns, {});
+            const TileScale scale = {0.25, 4, 0.5, 2};
+            for (const TileScale* by : {&scale, static_cast<const TileScale*>(nullptr)}) {
+              sums->left_out = with.tile_f32({floats.data(), stride, rows, cols}, by, sums->columns,
+                                             sums->lanes);
+            }
+            return sums;
           };
-          run(entry, *found);
-          run(reference, *expected);
-          expect_equal(*found, *expected, rows, cols, what);
+          const auto found = run(entry), expected = run(reference);
+          expect_equal(*found, *expected, what);
+          EXPECT_EQ(found->left_out, values == Values::tiny ? (1U << (cols / kStrip)) - 1 : 0)
+              << what;
         }
       }
     }
   }
 }
 
-TEST_P(Tiles, LeaveOutRowsWithLargeValuesAndWithThoseThatAreNotFinite) {
+TEST_P(Tiles, LeaveOutStripsWithLargeValuesAndWithThoseThatAreNotFinite) {
   const tensor_stats::Entry& entry = *GetParam();
   if (!has(entry.isa)) GTEST_SKIP() << "this machine has no " << to_string(entry.isa);
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -163,22 +152,31 @@ TEST_P(Tiles, LeaveOutRowsWithLargeValuesAndWithThoseThatAreNotFinite) {
       std::vector<std::uint16_t> words(16 * cols, float_to_bf16(-3.0F));
       floats[at] = planted;
       words[at] = float_to_bf16(planted);
-      const unsigned expected = planted == 0x1p20F ? 0 : 1U << (at / cols);
+      const std::size_t row = at / cols, strip = at % cols / kStrip;
+      const bool taken = planted == 0x1p20F;
       for (const bool bf16 : {false, true}) {
-        const auto sums = fresh();
-        const unsigned left_out = bf16 ? entry.rows_bf16({words.data(), cols, 16, cols}, 1,
-                                                         sums->words, sums->lanes, &sums->most)
-                                       : entry.rows_f32({floats.data(), cols, 16, cols}, 1,
-                                                        sums->floats, sums->lanes, &sums->most);
-        ASSERT_EQ(left_out, expected) << at << " of " << cols << (bf16 ? " bf16" : " f32");
-        EXPECT_EQ(sums->most, expected == 0 ? 0x1p20F : 3.0F);
+        Sums sums;
+        const unsigned left_out =
+            bf16 ? entry.tile_bf16({words.data(), cols, 16, cols}, sums.columns, sums.lanes,
+                                   sums.counts.data())
+                 : entry.tile_f32({floats.data(), cols, 16, cols}, nullptr, sums.columns,
+                                  sums.lanes);
+        ASSERT_EQ(left_out, taken ? 0 : 1U << strip) << at << " of " << cols << " bf16 " << bf16;
         for (std::size_t r = 0; r < 16; ++r) {
           double sum = 0;
-          for (const double lane : sums->lanes[r].sum_abs) sum += lane;
-          double row_sum = 3.0 * static_cast<double>(cols);
-          if (r == at / cols) row_sum = expected != 0 ? 0 : row_sum - 3 + 0x1p20;
-          EXPECT_EQ(sum, row_sum) << r;
+          for (const double lane : sums.lanes[r].sum_abs) sum += lane;
+          const auto others = static_cast<double>(taken ? cols : cols - kStrip);
+          EXPECT_EQ(sum, 3 * others + (taken && r == row ? 0x1p20 - 3 : 0)) << r;
+          const float most = others == 0 ? 0.0F : 3.0F;
+          EXPECT_EQ(largest(sums.lanes[r]), taken && r == row ? planted : most) << r;
         }
+        for (std::size_t c = 0; c < cols; ++c) {
+          const StripColumns& columns = sums.columns[c / kStrip];
+          const bool there = taken || c / kStrip != strip, here = taken && c == at % cols;
+          EXPECT_EQ(columns.sum_abs[c % kStrip], there ? 48 + (here ? 0x1p20 - 3 : 0) : 0) << c;
+          EXPECT_EQ(columns.max_abs[c % kStrip], here ? planted : (there ? 3.0F : 0.0F)) << c;
+        }
+        EXPECT_EQ(sums.counts[float_to_bf16(-3.0F)], bf16 ? 16 * cols - 1 : 0);
       }
     }
   }
@@ -188,20 +186,22 @@ TEST(Tiles, AreSummedAsTheContractSays) {
   // One row by hand: 1, -2 and 3 in the columns 0, 1 and 31; every power weighs differently.
   float x[kTileCols] = {1, -2};
   x[31] = 3;
-  const auto sums = fresh();
   const auto& entry = scalar::tensor_stats_entry;
-  ASSERT_EQ(entry.rows_f32({x, kTileCols, 1, 32}, 2, sums->floats, sums->lanes, &sums->most), 0U);
-  entry.columns_f32({sums->floats, kTileCols, 1, 32}, {1, 10, 100, 1000}, 7, &sums->columns, {});
-  EXPECT_EQ(sums->most, 3);
-  EXPECT_EQ(sums->lanes[0].sum_abs[0], 6);
-  EXPECT_EQ(sums->lanes[0].sum_abs[15], 6);
-  EXPECT_EQ(sums->columns.sum[1], -2);
-  EXPECT_EQ(sums->columns.sum2[1], 40);
-  EXPECT_EQ(sums->columns.sum3[1], -800);
-  EXPECT_EQ(sums->columns.sum4[31], 81000);
-  EXPECT_EQ(sums->columns.sum_abs[1], 2);
-  EXPECT_EQ(sums->columns.max_abs[1], 2);
-  EXPECT_EQ(sums->columns.argmax[1], 7U);
+  Sums sums;
+  const TileScale scale = {2, 10, 100, 1000};
+  EXPECT_EQ(entry.tile_f32({x, kTileCols, 1, 32}, &scale, sums.columns, sums.lanes), 0U);
+  EXPECT_EQ(sums.lanes[0].sum_abs[0], 6);
+  EXPECT_EQ(sums.lanes[0].sum_abs[15], 6);
+  EXPECT_EQ(sums.columns[0].sum[1], -4);
+  EXPECT_EQ(sums.columns[0].sum2[1], 40);
+  EXPECT_EQ(sums.columns[0].sum3[1], -800);
+  EXPECT_EQ(sums.columns[0].sum4[31], 81000);
+  EXPECT_EQ(sums.columns[0].sum_abs[1], 4);
+  EXPECT_EQ(sums.columns[0].max_abs[1], 0);
+  EXPECT_EQ(entry.tile_f32({x, kTileCols, 1, 32}, nullptr, sums.columns, sums.lanes), 0U);
+  EXPECT_EQ(sums.columns[0].sum[1], -6);
+  EXPECT_EQ(sums.columns[0].max_abs[1], 2);
+  EXPECT_EQ(largest(sums.lanes[0]), 3);
 }
 
 }  // namespace

@@ -51,8 +51,8 @@ struct PowerSums {
 /// Unlike all other sums these are not in double from the start: sums of up to kRun values are
 /// taken in float, and those are added in double. That is off by at most 2^-19 of the sum of the
 /// absolute values of the terms (1e-7 for columns of 512 normal values) and, for each element, by
-/// 2^-70 of the same power of the largest |x| nearby; counts and maxima are exact. It buys a third
-/// to a half more speed than double has on bfloat16 in memory (AVX-512). Moments of values whose
+/// 2^-70 of the same power of the largest |x| nearby; counts and maxima are exact. It buys two thirds
+/// more speed than double has on bfloat16 in memory (AVX-512). Moments of values whose
 /// mean is large beside their deviation cannot be had from such sums.
 class LineSums {
  public:
@@ -74,9 +74,8 @@ class LineSums {
   void add(MatrixView<const std::uint16_t> bf16, std::span<PowerSums> sums,
            std::span<std::uint32_t> counts = {});
   /// Merges the sums of columns [first_col, first_col + columns.size()) into `columns`, which hold
-  /// the `first_row` rows before; argmax_abs is the row.
-  void merge_into(std::span<PowerSums> columns, std::size_t first_col,
-                  std::uint64_t first_row) const noexcept;
+  /// the rows before. Where a maximum lies is not known: argmax_abs stays 0.
+  void merge_into(std::span<PowerSums> columns, std::size_t first_col) const noexcept;
   /// Back to the start.
   void clear() noexcept;
 

@@ -173,9 +173,6 @@ struct Words {
   static QUELL_INLINE Words load(const std::uint16_t* x) {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x))};
   }
-  QUELL_INLINE void store(std::uint16_t* x) const {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(x), words);
-  }
   static QUELL_INLINE Words zero() { return {_mm256_setzero_si256()}; }
   QUELL_INLINE Pair values() const {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(words, 16)),
@@ -186,12 +183,6 @@ struct Words {
   }
   /// Of magnitudes.
   QUELL_INLINE void raise(const Words& other) { words = _mm256_max_epi16(words, other.words); }
-  static QUELL_INLINE float magnitude_at(std::uint16_t word) {
-    const std::uint32_t bits = (word & 0x7fffu) << 16;
-    float value = 0;
-    __builtin_memcpy(&value, &bits, sizeof value);
-    return value;
-  }
   static QUELL_INLINE Pair in_order(const Pair& p) {
     return halves(_mm256_unpacklo_ps(p.a, p.b), _mm256_unpackhi_ps(p.a, p.b));
   }
@@ -207,10 +198,6 @@ struct Floats {
   static QUELL_INLINE Floats load(const float* x) {
     return {{_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)}};
   }
-  QUELL_INLINE void store(float* to) const {
-    _mm256_storeu_ps(to, x.a);
-    _mm256_storeu_ps(to + 8, x.b);
-  }
   static QUELL_INLINE Floats zero() { return {{_mm256_setzero_ps(), _mm256_setzero_ps()}}; }
   QUELL_INLINE Pair values() const { return x; }
   QUELL_INLINE Floats magnitude() const { return {{magnitude_of(x.a), magnitude_of(x.b)}}; }
@@ -218,7 +205,6 @@ struct Floats {
   QUELL_INLINE void raise(const Floats& other) {
     x = {larger_of(x.a, other.x.a), larger_of(x.b, other.x.b)};
   }
-  static QUELL_INLINE float magnitude_at(float x) { return __builtin_fabsf(x); }
   static QUELL_INLINE Pair in_order(const Pair& p) { return p; }
   static QUELL_INLINE __m256 neighbours(const Pair& p) {
     const __m256d mixed = _mm256_castps_pd(_mm256_hadd_ps(p.a, p.b));
@@ -236,50 +222,6 @@ QUELL_INLINE void add_runs(double* sums, __m256 runs, double scale) {
   const __m256d factor = _mm256_set1_pd(scale);
   _mm256_store_pd(sums, _mm256_fmadd_pd(low_half(runs), factor, _mm256_load_pd(sums)));
   _mm256_store_pd(sums + 4, _mm256_fmadd_pd(high_half(runs), factor, _mm256_load_pd(sums + 4)));
-}
-
-template <typename V>
-unsigned rows_of(const family::TileView<typename V::Element>& tile, double scale,
-                 typename V::Element* copy, family::RowLanes* lanes, float* most) {
-  const __m256 zero = _mm256_setzero_ps();
-  unsigned left_out = 0;
-  __m256 tile_max = zero;
-  for (std::size_t r = 0; r < tile.rows; ++r) {
-    const typename V::Element* x = tile.x + r * tile.stride;
-    Pair sum[2] = {{zero, zero}, {zero, zero}};
-    V largest = V::zero();
-    for (std::size_t c = 0; c < tile.cols; c += 32) {
-      QUELL_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        const V here = V::load(x + c + 16 * i), magnitude = here.magnitude();
-        here.store(copy + r * family::kTileCols + c + 16 * i);
-        const Pair values = magnitude.values();
-        sum[i].a = _mm256_add_ps(sum[i].a, values.a);
-        sum[i].b = _mm256_add_ps(sum[i].b, values.b);
-        largest.raise(magnitude);
-      }
-    }
-    const Pair maxima = largest.values();
-    const __m256 limit = _mm256_set1_ps(family::kLargest);
-    // Not below or equal: NaN too.
-    if (_mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(maxima.a, limit, _CMP_NLE_UQ),
-                                        _mm256_cmp_ps(maxima.b, limit, _CMP_NLE_UQ))) != 0) {
-      left_out |= 1u << r;
-      continue;
-    }
-    add_runs(lanes[r].sum_abs, V::neighbours(sum[0]), scale);
-    add_runs(lanes[r].sum_abs + 8, V::neighbours(sum[1]), scale);
-    const __m256 row_max = _mm256_max_ps(maxima.a, maxima.b);
-    _mm256_store_ps(lanes[r].max_abs, _mm256_max_ps(_mm256_load_ps(lanes[r].max_abs), row_max));
-    tile_max = _mm256_max_ps(tile_max, row_max);
-  }
-  float lane[8];
-  _mm256_storeu_ps(lane, tile_max);
-  *most = 0;
-  for (const float value : lane) {
-    if (value > *most) *most = value;
-  }
-  return left_out;
 }
 
 /// The five runs of eight columns.
@@ -301,72 +243,133 @@ QUELL_INLINE void add_pair(double* sums, __m256 a, __m256 b, double scale) {
   add_runs(sums + 8, runs.b, scale);
 }
 
-/// Maxima of sixteen columns.
-template <typename V>
-QUELL_INLINE void raise_columns(const family::TileView<typename V::Element>& tile, std::size_t c,
-                                std::uint32_t first_row, family::TileColumns* columns) {
-  V most = V::zero();
-  for (std::size_t r = 0; r < tile.rows; ++r) {
-    most.raise(V::load(tile.x + r * tile.stride + c).magnitude());
-  }
-  const Pair maxima = V::in_order(most.values());
-  float lane[16];
-  _mm256_storeu_ps(lane, maxima.a);
-  _mm256_storeu_ps(lane + 8, maxima.b);
-  for (std::size_t i = 0; i < 16; ++i) {
-    if (!(lane[i] > columns->max_abs[c + i])) continue;  // mostly not
-    columns->max_abs[c + i] = lane[i];
-    std::size_t r = 0;
-    while (V::magnitude_at(tile.x[r * tile.stride + c + i]) != lane[i]) ++r;
-    columns->argmax[c + i] = first_row + static_cast<std::uint32_t>(r);
-  }
+QUELL_INLINE void raise(float* maxima, __m256 values) {
+  _mm256_store_ps(maxima, _mm256_max_ps(_mm256_load_ps(maxima), values));
 }
-
-// The ten runs of sixteen columns stay in registers over all rows.
-template <typename V>
-QUELL_INLINE void columns_of(const family::TileView<typename V::Element>& tile,
-                             const family::TileScale& scale, std::uint32_t first_row,
-                             family::TileColumns* columns, const family::NextTile& next) {
-  constexpr std::size_t kWidth = sizeof(typename V::Element), kLine = 64 / kWidth;
+/// Some of the magnitudes is above the largest, or not a number.
+QUELL_INLINE bool any_above_largest(const Pair& p) {
+  const __m256 limit = _mm256_set1_ps(family::kLargest);
+  return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(p.a, limit, _CMP_NLE_UQ),
+                                         _mm256_cmp_ps(p.b, limit, _CMP_NLE_UQ))) != 0;
+}
+QUELL_INLINE bool all_below_least(const Pair& p) {
+  const __m256 least = _mm256_set1_ps(family::kLeast);
+  return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(p.a, least, _CMP_GE_OQ),
+                                         _mm256_cmp_ps(p.b, least, _CMP_GE_OQ))) == 0;
+}
+QUELL_INLINE bool all_zero(const Pair& p) {
   const __m256 zero = _mm256_setzero_ps();
-  for (std::size_t c = 0; c < tile.cols; c += 16) {
-    const bool fetch = next.first != nullptr && c % kLine == 0;
-    Runs a = {zero, zero, zero, zero, zero}, b = a;
-    for (std::size_t r = 0; r < tile.rows; ++r) {
-      if (fetch) _mm_prefetch(next.first + r * next.stride + c * kWidth, _MM_HINT_T0);
-      const Pair values = V::load(tile.x + r * tile.stride + c).values();
-      add_row(a, values.a);
-      add_row(b, values.b);
-    }
-    add_pair<V>(columns->sum + c, a.sum, b.sum, scale.x);
-    add_pair<V>(columns->sum2 + c, a.sum2, b.sum2, scale.x2);
-    add_pair<V>(columns->sum3 + c, a.sum3, b.sum3, scale.x3);
-    add_pair<V>(columns->sum4 + c, a.sum4, b.sum4, scale.x4);
-    add_pair<V>(columns->sum_abs + c, a.sum_abs, b.sum_abs, scale.x);
-    raise_columns<V>(tile, c, first_row, columns);
-  }
+  return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(p.a, zero, _CMP_NEQ_UQ),
+                                         _mm256_cmp_ps(p.b, zero, _CMP_NEQ_UQ))) == 0;
 }
 
-void columns_bf16(const family::TileView<std::uint16_t>& tile, std::uint32_t first_row,
-                  family::TileColumns* columns, const family::NextTile& next,
-                  std::uint32_t* counts) {
+/// The columns of half a strip, whose ten runs stay in registers over all rows.
+template <typename V>
+QUELL_INLINE void add_columns(const family::TileView<typename V::Element>& tile, std::size_t c,
+                              const family::TileScale& scale, family::StripColumns* to) {
+  const std::size_t at = c % family::kStrip;
+  const __m256 zero = _mm256_setzero_ps();
+  Runs a = {zero, zero, zero, zero, zero}, b = a;
+  for (std::size_t r = 0; r < tile.rows; ++r) {
+    const Pair values = V::load(tile.x + r * tile.stride + c).values();
+    add_row(a, values.a);
+    add_row(b, values.b);
+  }
+  add_pair<V>(to->sum + at, a.sum, b.sum, scale.x);
+  add_pair<V>(to->sum2 + at, a.sum2, b.sum2, scale.x2);
+  add_pair<V>(to->sum3 + at, a.sum3, b.sum3, scale.x3);
+  add_pair<V>(to->sum4 + at, a.sum4, b.sum4, scale.x4);
+  add_pair<V>(to->sum_abs + at, a.sum_abs, b.sum_abs, scale.x);
+}
+
+// Sixteen registers do not hold the runs of columns beside anything else: a first walk over a strip
+// finds its maxima and what it gives to the rows, two others add its columns.
+template <typename V, bool kScaled>
+QUELL_INLINE unsigned add_tile(const family::TileView<typename V::Element>& tile,
+                               const family::TileScale& scale, family::StripColumns* columns,
+                               family::RowLanes* lanes) {
+  using Element = typename V::Element;
+  constexpr std::size_t kAhead = 4 * family::kStrip, kLine = 64 / sizeof(Element);
+  const __m256 zero = _mm256_setzero_ps();
+  alignas(32) float runs[family::kTileRows][16] = {};
+  alignas(32) float pairs[family::kTileRows][16];
+  alignas(32) float strip_rows[family::kTileRows][8];
+  alignas(32) float largest[family::kTileRows][8] = {};
+  unsigned left_out = 0;
+  for (std::size_t c = 0; c < tile.cols; c += family::kStrip) {
+    const std::size_t strip = c / family::kStrip;
+    V most[2] = {V::zero(), V::zero()};
+    for (std::size_t r = 0; r < tile.rows; ++r) {
+      const Element* from = tile.x + r * tile.stride + c;
+      QUELL_UNROLL
+      for (std::size_t i = 0; i < family::kStrip; i += kLine) {
+        _mm_prefetch(from + kAhead + i, _MM_HINT_T0);
+      }
+      __m256 row_max = zero;
+      QUELL_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        const V magnitude = V::load(from + 16 * i).magnitude();
+        const Pair values = magnitude.values();
+        most[i].raise(magnitude);
+        _mm256_store_ps(pairs[r] + 8 * i, V::neighbours(values));
+        row_max = _mm256_max_ps(row_max, _mm256_max_ps(values.a, values.b));
+      }
+      _mm256_store_ps(strip_rows[r], row_max);
+    }
+    const Pair first = V::in_order(most[0].values()), second = V::in_order(most[1].values());
+    if constexpr (!kScaled) {
+      if (any_above_largest(first) || any_above_largest(second) ||
+          (all_below_least(first) && all_below_least(second) &&
+           !(all_zero(first) && all_zero(second)))) {
+        left_out |= 1u << strip;
+        continue;
+      }
+    }
+    for (std::size_t r = 0; r < tile.rows; ++r) {
+      QUELL_UNROLL
+      for (int i = 0; i < 16; i += 8) {
+        _mm256_store_ps(runs[r] + i,
+                        _mm256_add_ps(_mm256_load_ps(runs[r] + i), _mm256_load_ps(pairs[r] + i)));
+      }
+      raise(largest[r], _mm256_load_ps(strip_rows[r]));
+    }
+    family::StripColumns& to = columns[strip];
+    add_columns<V>(tile, c, scale, &to);
+    add_columns<V>(tile, c + 16, scale, &to);
+    if constexpr (!kScaled) {
+      raise(to.max_abs, first.a);
+      raise(to.max_abs + 8, first.b);
+      raise(to.max_abs + 16, second.a);
+      raise(to.max_abs + 24, second.b);
+    }
+  }
+  for (std::size_t r = 0; r < tile.rows; ++r) {
+    add_runs(lanes[r].sum_abs, _mm256_load_ps(runs[r]), scale.x);
+    add_runs(lanes[r].sum_abs + 8, _mm256_load_ps(runs[r] + 8), scale.x);
+    if constexpr (!kScaled) raise(lanes[r].max_abs, _mm256_load_ps(largest[r]));
+  }
+  return left_out;
+}
+
+unsigned tile_bf16(const family::TileView<std::uint16_t>& tile, family::StripColumns* columns,
+                   family::RowLanes* lanes, std::uint32_t* counts) {
   for (std::size_t r = 0; r < tile.rows && counts != nullptr; ++r) {
     const std::uint16_t* row = tile.x + r * tile.stride;
     for (std::size_t c = 0; c < tile.cols; ++c) ++counts[row[c]];
   }
-  columns_of<Words>(tile, {}, first_row, columns, next);
+  return add_tile<Words, false>(tile, {}, columns, lanes);
 }
 
-void columns_f32(const family::TileView<float>& tile, const family::TileScale& scale,
-                 std::uint32_t first_row, family::TileColumns* columns,
-                 const family::NextTile& next) {
-  columns_of<Floats>(tile, scale, first_row, columns, next);
+unsigned tile_f32(const family::TileView<float>& tile, const family::TileScale* scale,
+                  family::StripColumns* columns, family::RowLanes* lanes) {
+  return scale != nullptr ? add_tile<Floats, true>(tile, *scale, columns, lanes)
+                          : add_tile<Floats, false>(tile, {}, columns, lanes);
 }
 
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {
-    Isa::avx2, chunk, find, columns, rows_of<Words>, rows_of<Floats>, columns_bf16, columns_f32};
+extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx2, chunk,     find,
+                                                       columns,   tile_bf16, tile_f32};
 
 }  // namespace quell::kernels::avx2
 QUELL_TARGET_END

@@ -138,18 +138,14 @@ void columns(const float* x, std::size_t stride, std::size_t rows, std::size_t c
 struct Pair {
   __m512 a, b;
 };
-struct Indices {
-  __m512i a, b;
-};
 
 /// 32 words of bfloat16: `a` of their values has the even columns, `b` the odd ones.
 struct Words {
   using Element = std::uint16_t;
-  using Rows = __m512i;  // one of sixteen bits a column
   __m512i words;
 
   static QUELL_INLINE Words load(const std::uint16_t* x) { return {_mm512_loadu_si512(x)}; }
-  QUELL_INLINE void store(std::uint16_t* x) const { _mm512_storeu_si512(x, words); }
+  QUELL_INLINE void store(std::uint16_t* x) const { _mm512_store_si512(x, words); }
   static QUELL_INLINE Words zero() { return {_mm512_setzero_si512()}; }
   QUELL_INLINE Pair values() const {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)),
@@ -160,20 +156,11 @@ struct Words {
   }
   /// Of magnitudes.
   QUELL_INLINE void raise(const Words& other) { words = _mm512_max_epu16(words, other.words); }
-  QUELL_INLINE bool any_above_largest() const {
-    const __m512i largest = _mm512_set1_epi16(0x4980);
-    return _mm512_cmpgt_epu16_mask(words, largest) != 0;
-  }
-
-  static QUELL_INLINE Rows first_row() { return _mm512_setzero_si512(); }
-  static QUELL_INLINE Rows next_row(Rows r) { return _mm512_add_epi16(r, _mm512_set1_epi16(1)); }
-  QUELL_INLINE void raise(const Words& other, Rows row, Rows& argmax) {
-    const __mmask32 larger = _mm512_cmpgt_epu16_mask(other.words, words);
-    argmax = _mm512_mask_mov_epi16(argmax, larger, row);
-    raise(other);
-  }
-  static QUELL_INLINE Indices indices(Rows r) {
-    return {_mm512_and_si512(r, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(r, 16)};
+  QUELL_INLINE bool any_above_largest_or_only_below_least() const {
+    const __m512i largest = _mm512_set1_epi16(0x4980), least = _mm512_set1_epi16(0x3580);
+    return _mm512_cmpgt_epu16_mask(words, largest) != 0 ||
+           (_mm512_cmpge_epu16_mask(words, least) == 0 &&
+            _mm512_test_epi16_mask(words, words) != 0);
   }
 
   static QUELL_INLINE Pair in_order(const Pair& p) {
@@ -187,15 +174,14 @@ struct Words {
 /// 32 floats in order.
 struct Floats {
   using Element = float;
-  using Rows = Indices;
   Pair x;
 
   static QUELL_INLINE Floats load(const float* x) {
     return {{_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16)}};
   }
   QUELL_INLINE void store(float* to) const {
-    _mm512_storeu_ps(to, x.a);
-    _mm512_storeu_ps(to + 16, x.b);
+    _mm512_store_ps(to, x.a);
+    _mm512_store_ps(to + 16, x.b);
   }
   static QUELL_INLINE Floats zero() { return {{_mm512_setzero_ps(), _mm512_setzero_ps()}}; }
   QUELL_INLINE Pair values() const { return x; }
@@ -204,23 +190,14 @@ struct Floats {
   QUELL_INLINE void raise(const Floats& other) {
     x = {larger_of(x.a, other.x.a), larger_of(x.b, other.x.b)};
   }
-  QUELL_INLINE bool any_above_largest() const {
+  QUELL_INLINE bool any_above_largest_or_only_below_least() const {
+    const __m512i a = _mm512_castps_si512(x.a), b = _mm512_castps_si512(x.b);
     const __m512i largest = _mm512_castps_si512(_mm512_set1_ps(family::kLargest));
-    return (_mm512_cmpgt_epi32_mask(_mm512_castps_si512(x.a), largest) |
-            _mm512_cmpgt_epi32_mask(_mm512_castps_si512(x.b), largest)) != 0;
+    const __m512i least = _mm512_castps_si512(_mm512_set1_ps(family::kLeast));
+    const __m512i top = _mm512_max_epi32(a, b);
+    return _mm512_cmpgt_epi32_mask(top, largest) != 0 ||
+           (_mm512_cmpge_epi32_mask(top, least) == 0 && _mm512_test_epi32_mask(top, top) != 0);
   }
-
-  static QUELL_INLINE Rows first_row() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
-  static QUELL_INLINE Rows next_row(const Rows& r) {
-    const __m512i next = _mm512_add_epi32(r.a, _mm512_set1_epi32(1));
-    return {next, next};
-  }
-  QUELL_INLINE void raise(const Floats& other, const Rows& row, Rows& argmax) {
-    argmax = {row_if_larger(argmax.a, row.a, other.x.a, x.a),
-              row_if_larger(argmax.b, row.b, other.x.b, x.b)};
-    raise(other);
-  }
-  static QUELL_INLINE Indices indices(const Rows& r) { return r; }
 
   static QUELL_INLINE Pair in_order(const Pair& p) { return p; }
   static QUELL_INLINE Pair even_and_odd(const Pair& p) {
@@ -234,47 +211,16 @@ struct Floats {
   static QUELL_INLINE __m512 larger_of(__m512 a, __m512 b) {
     return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
   }
-  static QUELL_INLINE __m512i row_if_larger(__m512i argmax, __m512i row, __m512 other,
-                                            __m512 most) {
-    return _mm512_mask_mov_epi32(argmax, _mm512_cmp_ps_mask(other, most, _CMP_GT_OQ), row);
-  }
 };
 
 /// Sixteen runs times `scale` to sixteen sums.
-QUELL_INLINE void add_runs(double* sums, __m512 runs, __m512d scale) {
-  _mm512_store_pd(sums, _mm512_fmadd_pd(low_half(runs), scale, _mm512_load_pd(sums)));
-  _mm512_store_pd(sums + 8, _mm512_fmadd_pd(high_half(runs), scale, _mm512_load_pd(sums + 8)));
+QUELL_INLINE void add_runs(double* sums, __m512 runs, double scale) {
+  const __m512d by = _mm512_set1_pd(scale);
+  _mm512_store_pd(sums, _mm512_fmadd_pd(low_half(runs), by, _mm512_load_pd(sums)));
+  _mm512_store_pd(sums + 8, _mm512_fmadd_pd(high_half(runs), by, _mm512_load_pd(sums + 8)));
 }
-
-template <typename V>
-unsigned rows_of(const family::TileView<typename V::Element>& tile, double scale,
-                 typename V::Element* copy, family::RowLanes* lanes, float* most) {
-  unsigned left_out = 0;
-  __m512 tile_max = _mm512_setzero_ps();
-  for (std::size_t r = 0; r < tile.rows; ++r) {
-    const typename V::Element* x = tile.x + r * tile.stride;
-    Pair sum = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-    V largest = V::zero();
-    for (std::size_t c = 0; c < tile.cols; c += 32) {
-      const V here = V::load(x + c), magnitude = here.magnitude();
-      here.store(copy + r * family::kTileCols + c);
-      const Pair values = magnitude.values();
-      sum.a = _mm512_add_ps(sum.a, values.a);
-      sum.b = _mm512_add_ps(sum.b, values.b);
-      largest.raise(magnitude);
-    }
-    if (largest.any_above_largest()) {
-      left_out |= 1u << r;
-      continue;
-    }
-    const Pair parts = V::even_and_odd(sum), maxima = largest.values();
-    add_runs(lanes[r].sum_abs, _mm512_add_ps(parts.a, parts.b), _mm512_set1_pd(scale));
-    const __m512 row_max = _mm512_max_ps(maxima.a, maxima.b);
-    _mm512_store_ps(lanes[r].max_abs, _mm512_max_ps(_mm512_load_ps(lanes[r].max_abs), row_max));
-    tile_max = _mm512_max_ps(tile_max, row_max);
-  }
-  *most = _mm512_reduce_max_ps(tile_max);
-  return left_out;
+QUELL_INLINE void raise(float* maxima, __m512 values) {
+  _mm512_store_ps(maxima, _mm512_max_ps(_mm512_load_ps(maxima), values));
 }
 
 /// The five runs of sixteen columns.
@@ -292,15 +238,8 @@ QUELL_INLINE void add_row(Runs& s, __m512 x, __m512 magnitude) {
 template <typename V>
 QUELL_INLINE void add_pair(double* sums, __m512 a, __m512 b, double scale) {
   const Pair runs = V::in_order({a, b});
-  add_runs(sums, runs.a, _mm512_set1_pd(scale));
-  add_runs(sums + 16, runs.b, _mm512_set1_pd(scale));
-}
-QUELL_INLINE void raise_columns(family::TileColumns* columns, std::size_t c, __m512 most,
-                                __m512i row) {
-  const __mmask16 larger =
-      _mm512_cmp_ps_mask(most, _mm512_load_ps(columns->max_abs + c), _CMP_GT_OQ);
-  _mm512_mask_store_ps(columns->max_abs + c, larger, most);
-  _mm512_mask_store_epi32(columns->argmax + c, larger, row);
+  add_runs(sums, runs.a, scale);
+  add_runs(sums + 16, runs.b, scale);
 }
 
 QUELL_INLINE void count_four(const std::uint16_t* words, std::uint32_t* counts) {
@@ -312,71 +251,126 @@ QUELL_INLINE void count_four(const std::uint16_t* words, std::uint32_t* counts) 
   ++counts[four >> 48];
 }
 
-// The ten runs of 32 columns stay in registers over all rows.
-template <typename V, bool kCount>
-QUELL_INLINE void columns_of(const family::TileView<typename V::Element>& tile,
-                             const family::TileScale& scale, std::uint32_t first_row,
-                             family::TileColumns* columns, const family::NextTile& next,
-                             std::uint32_t* counts) {
-  constexpr std::size_t kWidth = sizeof(typename V::Element);
+/// What a tile gives to its rows, in the first cache.
+template <typename V>
+struct alignas(64) Rows {
+  float runs[family::kTileRows][16];
+  typename V::Element largest[family::kTileRows][family::kStrip];
+
+  QUELL_INLINE void start(std::size_t rows) {
+    for (std::size_t r = 0; r < rows; ++r) {
+      _mm512_store_ps(runs[r], _mm512_setzero_ps());
+      V::zero().store(largest[r]);
+    }
+  }
+  QUELL_INLINE void add(std::size_t r, const V& magnitude, const Pair& magnitudes) {
+    const Pair parts = V::even_and_odd(magnitudes);
+    _mm512_store_ps(runs[r],
+                    _mm512_add_ps(_mm512_load_ps(runs[r]), _mm512_add_ps(parts.a, parts.b)));
+    V most = V::load(largest[r]);
+    most.raise(magnitude);
+    most.store(largest[r]);
+  }
+  /// From the start, without the strips that are left out: it costs less to do this when such a
+  /// strip has been met, which is rare, than to hold every strip back until it is known.
+  void start_again(const family::TileView<typename V::Element>& tile, unsigned left_out) {
+    start(tile.rows);
+    for (std::size_t c = 0; c < tile.cols; c += family::kStrip) {
+      if ((left_out >> (c / family::kStrip) & 1) != 0) continue;
+      for (std::size_t r = 0; r < tile.rows; ++r) {
+        const V magnitude = V::load(tile.x + r * tile.stride + c).magnitude();
+        add(r, magnitude, magnitude.values());
+      }
+    }
+  }
+};
+
+// A strip's ten column runs stay in registers over its rows. Lines are fetched four strips ahead:
+// two leave memory waiting, eight push each other out of the first cache where rows are a power of
+// two apart. kRows: all rows of a whole tile, or 0.
+template <typename V, bool kCount, bool kScaled, std::size_t kRows>
+QUELL_INLINE unsigned add_tile(const family::TileView<typename V::Element>& tile,
+                               const family::TileScale& scale, family::StripColumns* columns,
+                               family::RowLanes* lanes, std::uint32_t* counts) {
+  using Element = typename V::Element;
+  constexpr std::size_t kAhead = 4 * family::kStrip, kLine = 64 / sizeof(Element);
+  const std::size_t row_count = kRows != 0 ? kRows : tile.rows;
   const __m512 zero = _mm512_setzero_ps();
-  for (std::size_t c = 0; c < tile.cols; c += 32) {
-    // 32 columns are one or two lines of memory. Where nothing is next the tile itself is
-    // "fetched".
-    const std::byte* fetch = next.first != nullptr ? next.first + c * kWidth
-                                                   : reinterpret_cast<const std::byte*>(tile.x);
+  Rows<V> rows;
+  rows.start(row_count);
+  unsigned left_out = 0;
+  for (std::size_t c = 0; c < tile.cols; c += family::kStrip) {
     Runs a = {zero, zero, zero, zero, zero}, b = a;
     V most = V::zero();
-    auto row = V::first_row(), argmax = row;
-    for (std::size_t r = 0; r < tile.rows; ++r) {
-      _mm_prefetch(fetch + r * next.stride, _MM_HINT_T0);
-      if constexpr (kWidth > 2) _mm_prefetch(fetch + r * next.stride + 64, _MM_HINT_T0);
-      const typename V::Element* from = tile.x + r * tile.stride + c;
+    for (std::size_t r = 0; r < row_count; ++r) {
+      const Element* from = tile.x + r * tile.stride + c;
+      QUELL_UNROLL
+      for (std::size_t i = 0; i < family::kStrip; i += kLine) {
+        _mm_prefetch(from + kAhead + i, _MM_HINT_T0);
+      }
       const V x = V::load(from), magnitude = x.magnitude();
       const Pair values = x.values(), magnitudes = magnitude.values();
       add_row(a, values.a, magnitudes.a);
       add_row(b, values.b, magnitudes.b);
-      most.raise(magnitude, row, argmax);
-      row = V::next_row(row);
+      most.raise(magnitude);
+      rows.add(r, magnitude, magnitudes);
       if constexpr (kCount) {
         QUELL_UNROLL
         for (int i = 0; i < 32; i += 4) count_four(from + i, counts);
       }
     }
-    add_pair<V>(columns->sum + c, a.sum, b.sum, scale.x);
-    add_pair<V>(columns->sum2 + c, a.sum2, b.sum2, scale.x2);
-    add_pair<V>(columns->sum3 + c, a.sum3, b.sum3, scale.x3);
-    add_pair<V>(columns->sum4 + c, a.sum4, b.sum4, scale.x4);
-    add_pair<V>(columns->sum_abs + c, a.sum_abs, b.sum_abs, scale.x);
-    const Pair maxima = V::in_order(most.values());
-    const Indices at = V::indices(argmax);
-    const Pair rows = V::in_order({_mm512_castsi512_ps(at.a), _mm512_castsi512_ps(at.b)});
-    const __m512i first = _mm512_set1_epi32(static_cast<int>(first_row));
-    raise_columns(columns, c, maxima.a, _mm512_add_epi32(first, _mm512_castps_si512(rows.a)));
-    raise_columns(columns, c + 16, maxima.b, _mm512_add_epi32(first, _mm512_castps_si512(rows.b)));
+    const std::size_t strip = c / family::kStrip;
+    if (!kScaled && most.any_above_largest_or_only_below_least()) {
+      left_out |= 1u << strip;
+      continue;
+    }
+    family::StripColumns& to = columns[strip];
+    add_pair<V>(to.sum, a.sum, b.sum, scale.x);
+    add_pair<V>(to.sum2, a.sum2, b.sum2, scale.x2);
+    add_pair<V>(to.sum3, a.sum3, b.sum3, scale.x3);
+    add_pair<V>(to.sum4, a.sum4, b.sum4, scale.x4);
+    add_pair<V>(to.sum_abs, a.sum_abs, b.sum_abs, scale.x);
+    if constexpr (!kScaled) {
+      const Pair maxima = V::in_order(most.values());
+      raise(to.max_abs, maxima.a);
+      raise(to.max_abs + 16, maxima.b);
+    }
   }
+  if (left_out != 0) rows.start_again(tile, left_out);
+  for (std::size_t r = 0; r < row_count; ++r) {
+    add_runs(lanes[r].sum_abs, _mm512_load_ps(rows.runs[r]), scale.x);
+    if constexpr (kScaled) continue;
+    const Pair maxima = V::load(rows.largest[r]).values();
+    raise(lanes[r].max_abs, _mm512_max_ps(maxima.a, maxima.b));
+  }
+  return left_out;
 }
 
-void columns_bf16(const family::TileView<std::uint16_t>& tile, std::uint32_t first_row,
-                  family::TileColumns* columns, const family::NextTile& next,
-                  std::uint32_t* counts) {
-  if (counts != nullptr) {
-    columns_of<Words, true>(tile, {}, first_row, columns, next, counts);
-  } else {
-    columns_of<Words, false>(tile, {}, first_row, columns, next, counts);
-  }
+template <typename V, bool kCount>
+unsigned add_unscaled(const family::TileView<typename V::Element>& tile,
+                      family::StripColumns* columns, family::RowLanes* lanes,
+                      std::uint32_t* counts) {
+  return tile.rows == family::kTileRows
+             ? add_tile<V, kCount, false, family::kTileRows>(tile, {}, columns, lanes, counts)
+             : add_tile<V, kCount, false, 0>(tile, {}, columns, lanes, counts);
 }
 
-void columns_f32(const family::TileView<float>& tile, const family::TileScale& scale,
-                 std::uint32_t first_row, family::TileColumns* columns,
-                 const family::NextTile& next) {
-  columns_of<Floats, false>(tile, scale, first_row, columns, next, nullptr);
+unsigned tile_bf16(const family::TileView<std::uint16_t>& tile, family::StripColumns* columns,
+                   family::RowLanes* lanes, std::uint32_t* counts) {
+  return counts != nullptr ? add_unscaled<Words, true>(tile, columns, lanes, counts)
+                           : add_unscaled<Words, false>(tile, columns, lanes, nullptr);
+}
+
+unsigned tile_f32(const family::TileView<float>& tile, const family::TileScale* scale,
+                  family::StripColumns* columns, family::RowLanes* lanes) {
+  return scale != nullptr ? add_tile<Floats, false, true, 0>(tile, *scale, columns, lanes, nullptr)
+                          : add_unscaled<Floats, false>(tile, columns, lanes, nullptr);
 }
 
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {
-    Isa::avx512, chunk, find, columns, rows_of<Words>, rows_of<Floats>, columns_bf16, columns_f32};
+extern const tensor_stats::Entry tensor_stats_entry = {Isa::avx512, chunk,     find,
+                                                       columns,     tile_bf16, tile_f32};
 
 }  // namespace quell::kernels::avx512
 QUELL_TARGET_END

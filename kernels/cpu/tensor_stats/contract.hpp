@@ -6,16 +6,15 @@
 // lane i mod 16, every lane adds in ascending order, and lanes are folded l += l + 8, l + 4, l + 2,
 // l + 1. Columns have one lane each and a chunk is 4,096 rows.
 //
-// Tiles are for sums along both directions at once, of up to 16 rows and 256 columns that stay in
-// the first cache, with less arithmetic: sums are taken in float over RUNS, of one column over the
-// rows of the tile or of 16 elements of a row, and each run is widened once and added in double. Of
-// bfloat16 in memory that is a third to a half faster than sums in double (README.md); arithmetic
-// is still the limit. Error of a sum: at most 2^-19 of the sum of the absolute values of its terms
-// (18 roundings of 2^-24 where a run has 16 terms and powers are rounded themselves), 1e-7 for
-// columns of 512 normal values; and what a power loses when it becomes subnormal, 2^-70 of the same
-// power of the tile's largest magnitude per element. For that, a tile whose largest magnitude is
-// not in [kLeast, kLargest] is multiplied by a power of two that brings it near 1, and its runs are
-// scaled back in double.
+// Tiles are for sums along both directions at once, of up to 16 rows and 256 columns, with less
+// arithmetic: sums are taken in float over RUNS, of one column over the rows of the tile or of 16
+// elements of a row, and each run is widened once and added in double. Error of a sum: at most
+// 2^-19 of the sum of the absolute values of its terms (18 roundings of 2^-24 where a run has 16
+// terms and powers are rounded themselves), 1e-7 for columns of 512 normal values; and what a power
+// loses when it becomes subnormal, 2^-70 of the same power of the largest magnitude nearby per
+// element. For that, a STRIP, 32 columns of a tile, is left out when its largest magnitude is above
+// kLargest or, unless it is zero, below kLeast, or when a value is not finite: the caller cleans
+// it, brings it near 1 by a power of two, and runs are scaled back in double.
 //
 // Per finite element, in double: d = x, q = d d (exact, 48 bits), then sum += d, sum2 += q,
 // sum3 += q d, sum4 += q q, sum_abs += |d|. The fourth power of the largest float is 1.4e154, so
@@ -51,10 +50,11 @@ struct ColumnSums {
 };
 
 constexpr std::size_t kTileRows = 16, kTileCols = 256;
-// Columns of a tile are a multiple of this.
-constexpr std::size_t kTileGroup = 32;
+constexpr std::size_t kStrip = 32;  // columns
+constexpr std::size_t kTileStrips = kTileCols / kStrip;
 constexpr float kLeast = 0x1p-20f, kLargest = 0x1p20f;
 
+/// `cols` is a multiple of kStrip.
 template <typename T>
 struct TileView {
   const T* x;
@@ -65,25 +65,17 @@ struct TileScale {
   double x = 1, x2 = 1, x3 = 1, x4 = 1;
 };
 
-/// Accumulators of a row of tiles. Lane l has the columns c with (c mod 32) / 2 = l: eight even
-/// ones of a tile are summed in ascending order, eight odd ones, and the two sums are added.
+/// Accumulators of a row of tiles. Lane l has the columns c with (c mod 32) / 2 = l. Its run over a
+/// tile starts at +0 and takes |x[2l]| + |x[2l + 1]| of one strip after the other.
 struct alignas(64) RowLanes {
   double sum_abs[kLanes];
   float max_abs[kLanes];  // by lanes of any order; only the largest of all sixteen counts
 };
-/// Accumulators of the columns of a tile. A run starts at +0 and takes the rows in ascending order:
-/// s += x, s2 = fma(x, x, s2), s3 = fma(q, x, s3), s4 = fma(q, q, s4), q = x x, in float.
-struct alignas(64) TileColumns {
-  double sum[kTileCols], sum2[kTileCols], sum3[kTileCols], sum4[kTileCols], sum_abs[kTileCols];
-  float max_abs[kTileCols];         // -1: no finite value yet
-  std::uint32_t argmax[kTileCols];  // row
-};
-
-/// Where the values of the tile after this one lie: `stride` bytes from row to row. Fetching them
-/// while a tile is added hides the memory behind the arithmetic. Null: nowhere.
-struct NextTile {
-  const std::byte* first = nullptr;
-  std::size_t stride = 0;
+/// Accumulators of the columns of a strip. A run starts at +0 and takes the rows in ascending
+/// order: s += x, s2 = fma(x, x, s2), s3 = fma(q, x, s3), s4 = fma(q, q, s4), q = x x, in float.
+struct alignas(64) StripColumns {
+  double sum[kStrip], sum2[kStrip], sum3[kStrip], sum4[kStrip], sum_abs[kStrip];
+  float max_abs[kStrip];
 };
 
 struct Entry {
@@ -97,22 +89,15 @@ struct Entry {
   void (*columns)(const float* x, std::size_t stride, std::size_t rows, std::size_t cols,
                   std::uint32_t first_row, ColumnSums* sums);
 
-  /// Adds the magnitudes of a tile, each run times `scale`, to its rows, and raises their maxima.
-  /// Rows with a magnitude that is NaN or above kLargest are left out: bit r of the result. `most`
-  /// is the largest magnitude of the others.
-  /// The tile is also copied to `copy`, rows kTileCols apart: rows of matrices are often a power of
-  /// two apart, and then sixteen of them want the same few places of the first cache.
-  unsigned (*rows_bf16)(const TileView<std::uint16_t>& tile, double scale, std::uint16_t* copy,
-                        RowLanes* lanes, float* most);
-  unsigned (*rows_f32)(const TileView<float>& tile, double scale, float* copy, RowLanes* lanes,
-                       float* most);
-  /// Adds a tile of which `rows` has left out nothing to its columns, whose maxima are raised;
-  /// `first_row` is the number of its first row. Words are also counted, unless `counts` is null,
-  /// in 65,536 counters: counting waits for the first cache, adding for the arithmetic.
-  void (*columns_bf16)(const TileView<std::uint16_t>& tile, std::uint32_t first_row,
-                       TileColumns* columns, const NextTile& next, std::uint32_t* counts);
-  void (*columns_f32)(const TileView<float>& tile, const TileScale& scale, std::uint32_t first_row,
-                      TileColumns* columns, const NextTile& next);
+  /// Adds a tile to its rows and to the columns of its strips, and raises their maxima. Bit s of
+  /// the result: strip s is left out and has changed nothing but `counts`: these, unless null, are
+  /// 65,536 counters to which all words are added.
+  unsigned (*tile_bf16)(const TileView<std::uint16_t>& tile, StripColumns* columns, RowLanes* lanes,
+                        std::uint32_t* counts);
+  /// The same of floats. With a scale the values have been brought near 1: nothing is left out, and
+  /// maxima stay as they are.
+  unsigned (*tile_f32)(const TileView<float>& tile, const TileScale* scale, StripColumns* columns,
+                       RowLanes* lanes);
 };
 
 /// Best first, scalar last.

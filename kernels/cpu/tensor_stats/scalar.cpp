@@ -86,81 +86,91 @@ float value_of(std::uint16_t bf16) {
 }
 
 template <typename T>
-unsigned rows_of(const family::TileView<T>& tile, double scale, T* copy, family::RowLanes* lanes,
-                 float* most) {
-  unsigned left_out = 0;
-  *most = 0;
+bool leave_out(const family::TileView<T>& tile, std::size_t first) {
+  float largest = 0;
   for (std::size_t r = 0; r < tile.rows; ++r) {
-    float run[family::kTileGroup] = {}, largest = 0;
-    bool good = true;
-    for (std::size_t c = 0; c < tile.cols; ++c) {
-      const T x = tile.x[r * tile.stride + c];
-      copy[r * family::kTileCols + c] = x;
-      const float magnitude = std::fabs(value_of(x));
-      good = good && magnitude <= family::kLargest;
-      run[c % family::kTileGroup] += magnitude;
+    for (std::size_t c = first; c < first + family::kStrip; ++c) {
+      const float magnitude = std::fabs(value_of(tile.x[r * tile.stride + c]));
+      if (!(magnitude <= family::kLargest)) return true;
       if (magnitude > largest) largest = magnitude;
     }
-    if (!good) {
-      left_out |= 1u << r;
+  }
+  return largest > 0 && largest < family::kLeast;
+}
+
+void add_run(double& sum, float run, double factor) {
+  sum = std::fma(static_cast<double>(run), factor, sum);
+}
+
+template <typename T>
+void add_column(const family::TileView<T>& tile, std::size_t c, const family::TileScale* scale,
+                family::StripColumns& columns) {
+  const std::size_t at = c % family::kStrip;
+  float sum = 0, sum2 = 0, sum3 = 0, sum4 = 0, sum_abs = 0, largest = 0;
+  for (std::size_t r = 0; r < tile.rows; ++r) {
+    const float x = value_of(tile.x[r * tile.stride + c]);
+    const float q = x * x, magnitude = std::fabs(x);
+    sum += x;
+    sum2 = std::fma(x, x, sum2);
+    sum3 = std::fma(q, x, sum3);
+    sum4 = std::fma(q, q, sum4);
+    sum_abs += magnitude;
+    if (magnitude > largest) largest = magnitude;
+  }
+  const family::TileScale factor = scale != nullptr ? *scale : family::TileScale();
+  add_run(columns.sum[at], sum, factor.x);
+  add_run(columns.sum2[at], sum2, factor.x2);
+  add_run(columns.sum3[at], sum3, factor.x3);
+  add_run(columns.sum4[at], sum4, factor.x4);
+  add_run(columns.sum_abs[at], sum_abs, factor.x);
+  if (scale == nullptr && largest > columns.max_abs[at]) columns.max_abs[at] = largest;
+}
+
+template <typename T>
+unsigned add_tile(const family::TileView<T>& tile, const family::TileScale* scale,
+                  family::StripColumns* columns, family::RowLanes* lanes) {
+  unsigned left_out = 0;
+  float run[family::kTileRows][kLanes] = {};
+  for (std::size_t strip = 0; strip < tile.cols / family::kStrip; ++strip) {
+    const std::size_t first = strip * family::kStrip;
+    if (scale == nullptr && leave_out(tile, first)) {
+      left_out |= 1u << strip;
       continue;
     }
-    for (unsigned l = 0; l < kLanes; ++l) {
-      const float both = run[2 * l] + run[2 * l + 1];
-      lanes[r].sum_abs[l] = std::fma(static_cast<double>(both), scale, lanes[r].sum_abs[l]);
+    for (std::size_t c = first; c < first + family::kStrip; ++c) {
+      add_column(tile, c, scale, columns[strip]);
     }
-    if (largest > lanes[r].max_abs[0]) lanes[r].max_abs[0] = largest;
-    if (largest > *most) *most = largest;
+    for (std::size_t r = 0; r < tile.rows; ++r) {
+      for (unsigned l = 0; l < kLanes; ++l) {
+        const T* x = tile.x + r * tile.stride + first + 2 * l;
+        const float even = std::fabs(value_of(x[0])), odd = std::fabs(value_of(x[1]));
+        run[r][l] += even + odd;
+        if (scale != nullptr) continue;
+        for (const float magnitude : {even, odd}) {
+          if (magnitude > lanes[r].max_abs[l]) lanes[r].max_abs[l] = magnitude;
+        }
+      }
+    }
+  }
+  for (std::size_t r = 0; r < tile.rows; ++r) {
+    for (unsigned l = 0; l < kLanes; ++l) {
+      add_run(lanes[r].sum_abs[l], run[r][l], scale != nullptr ? scale->x : 1);
+    }
   }
   return left_out;
 }
 
-template <typename T>
-void columns_of(const family::TileView<T>& tile, const family::TileScale& scale,
-                std::uint32_t first_row, family::TileColumns* columns) {
-  const auto add = [](double& sum, float run, double factor) {
-    sum = std::fma(static_cast<double>(run), factor, sum);
-  };
-  for (std::size_t c = 0; c < tile.cols; ++c) {
-    float sum = 0, sum2 = 0, sum3 = 0, sum4 = 0, sum_abs = 0;
-    for (std::size_t r = 0; r < tile.rows; ++r) {
-      const float x = value_of(tile.x[r * tile.stride + c]);
-      const float q = x * x, magnitude = std::fabs(x);
-      sum += x;
-      sum2 = std::fma(x, x, sum2);
-      sum3 = std::fma(q, x, sum3);
-      sum4 = std::fma(q, q, sum4);
-      sum_abs += magnitude;
-      if (magnitude > columns->max_abs[c]) {
-        columns->max_abs[c] = magnitude;
-        columns->argmax[c] = first_row + static_cast<std::uint32_t>(r);
-      }
-    }
-    add(columns->sum[c], sum, scale.x);
-    add(columns->sum2[c], sum2, scale.x2);
-    add(columns->sum3[c], sum3, scale.x3);
-    add(columns->sum4[c], sum4, scale.x4);
-    add(columns->sum_abs[c], sum_abs, scale.x);
-  }
-}
-
-void columns_bf16(const family::TileView<std::uint16_t>& tile, std::uint32_t first_row,
-                  family::TileColumns* columns, const family::NextTile&, std::uint32_t* counts) {
+unsigned tile_bf16(const family::TileView<std::uint16_t>& tile, family::StripColumns* columns,
+                   family::RowLanes* lanes, std::uint32_t* counts) {
   for (std::size_t r = 0; r < tile.rows && counts != nullptr; ++r) {
     for (std::size_t c = 0; c < tile.cols; ++c) ++counts[tile.x[r * tile.stride + c]];
   }
-  columns_of(tile, {}, first_row, columns);
-}
-
-void columns_f32(const family::TileView<float>& tile, const family::TileScale& scale,
-                 std::uint32_t first_row, family::TileColumns* columns, const family::NextTile&) {
-  columns_of(tile, scale, first_row, columns);
+  return add_tile(tile, nullptr, columns, lanes);
 }
 
 }  // namespace
 
-extern const tensor_stats::Entry tensor_stats_entry = {
-    Isa::scalar,    chunk,        find,       columns, rows_of<std::uint16_t>,
-    rows_of<float>, columns_bf16, columns_f32};
+extern const tensor_stats::Entry tensor_stats_entry = {Isa::scalar, chunk,     find,
+                                                       columns,     tile_bf16, add_tile<float>};
 
 }  // namespace quell::kernels::scalar
