@@ -22,8 +22,11 @@ struct Name {
   Isa isa;
   std::string_view text;
 };
-constexpr Name kNames[] = {
-    {Isa::scalar, "scalar"}, {Isa::avx2, "avx2"}, {Isa::avx512, "avx512"}, {Isa::neon, "neon"}};
+constexpr Name kNames[] = {{Isa::scalar, "scalar"},
+                           {Isa::avx2, "avx2"},
+                           {Isa::avx512, "avx512"},
+                           {Isa::avx512vnni, "avx512vnni"},
+                           {Isa::neon, "neon"}};
 
 struct Registers {
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -76,15 +79,20 @@ constexpr bool bit(unsigned word, unsigned index) {
 
 bool machine_has(Isa isa) noexcept {
   const Machine& m = machine();
-  const bool avx2 = m.saves_ymm && bit(m.leaf1.c, 28) && bit(m.leaf1.c, 12) && bit(m.leaf7.b, 5);
+  // AVX, FMA, F16C, AVX2; F, DQ, BW, VL.
+  const bool avx2 = m.saves_ymm && bit(m.leaf1.c, 28) && bit(m.leaf1.c, 12) && bit(m.leaf1.c, 29) &&
+                    bit(m.leaf7.b, 5);
+  const bool avx512 = avx2 && m.saves_zmm && bit(m.leaf7.b, 16) && bit(m.leaf7.b, 17) &&
+                      bit(m.leaf7.b, 30) && bit(m.leaf7.b, 31);
   switch (isa) {
     case Isa::scalar:
       return true;
     case Isa::avx2:
       return avx2;
-    case Isa::avx512:  // F, DQ, BW, VL
-      return avx2 && m.saves_zmm && bit(m.leaf7.b, 16) && bit(m.leaf7.b, 17) &&
-             bit(m.leaf7.b, 30) && bit(m.leaf7.b, 31);
+    case Isa::avx512:
+      return avx512;
+    case Isa::avx512vnni:
+      return avx512 && bit(m.leaf7.c, 11);
     case Isa::neon:
 #if defined(__aarch64__)
       return true;

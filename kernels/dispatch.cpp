@@ -6,6 +6,8 @@
 
 #include "kernels/cpu/elementwise/contract.hpp"
 #include "kernels/cpu/gemm_dense/contract.hpp"
+#include "kernels/cpu/gemm_int8/contract.hpp"
+#include "kernels/cpu/quantize_rows/contract.hpp"
 #include "kernels/cpu/strip/contract.hpp"
 #include "kernels/cpu/tensor_stats/contract.hpp"
 #include "quell/kernels/explain.hpp"
@@ -35,8 +37,13 @@ FamilyReport walk(std::string_view name, std::span<const Entry* const> table) {
 }  // namespace
 
 std::vector<FamilyReport> explain() {
-  return {walk("gemm_dense", gemm_dense_family::table()), walk("elementwise", elementwise::table()),
-          walk("strip", strip::table()), walk("tensor_stats", tensor_stats::table())};
+  return {walk("gemm_dense", gemm_dense_family::table()),
+          walk("gemm_w4a8", gemm_int8::table(4)),
+          walk("gemm_w8a8", gemm_int8::table(8)),
+          walk("quantize_rows", quantize_rows_family::table()),
+          walk("elementwise", elementwise::table()),
+          walk("strip", strip::table()),
+          walk("tensor_stats", tensor_stats::table())};
 }
 
 }  // namespace quell::kernels

@@ -25,20 +25,15 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "kernels/cpu/gemm_dense/contract.hpp"
 #include "kernels/dispatch.hpp"
+#include "kernels/packed_form.hpp"
 
 namespace quell::kernels {
 
 namespace family = gemm_dense_family;
-
-struct PackedWeights::State {
-  const family::Entry* entry = nullptr;
-  std::size_t rows = 0, cols = 0;
-  AlignedBytes bytes;  // [panels][cols][panel_cols] floats, columns past the end are zero
-  const float* panels() const noexcept { return reinterpret_cast<const float*>(bytes.data()); }
-};
 
 namespace {
 
@@ -490,28 +485,62 @@ Status add_product(const DenseOperand& a, const DenseOperand& b, Triangle triang
   return run(job, context);
 }
 
+namespace {
+
+/// Weights in [panels][cols][panel_cols] floats; columns past the end are zero.
+class DenseForm final : public PackedForm {
+ public:
+  explicit DenseForm(const family::Entry& with) : entry(&with) {
+    family = "gemm_dense";
+    isa = with.isa;
+  }
+
+  Status multiply(MatrixView<const float> x, MatrixView<float> y, Context& context) const override {
+    Job job{entry,
+            {x, false},
+            /*b=*/{},
+            reinterpret_cast<const float*>(bytes.data()),
+            y,
+            /*sum=*/{},
+            x.rows(),
+            rows,
+            cols,
+            /*load=*/false,
+            /*negate=*/false,
+            /*lower=*/false};
+    return run(job, context);
+  }
+
+  const family::Entry* entry;
+};
+
+}  // namespace
+
 PackedWeights::PackedWeights() noexcept = default;
+PackedWeights::PackedWeights(std::unique_ptr<PackedForm> form) noexcept : form_(std::move(form)) {}
 PackedWeights::PackedWeights(PackedWeights&&) noexcept = default;
 PackedWeights& PackedWeights::operator=(PackedWeights&&) noexcept = default;
 PackedWeights::~PackedWeights() = default;
 std::size_t PackedWeights::rows() const noexcept {
-  return state_ ? state_->rows : 0;
+  return form_ ? form_->rows : 0;
 }
 std::size_t PackedWeights::cols() const noexcept {
-  return state_ ? state_->cols : 0;
+  return form_ ? form_->cols : 0;
 }
 std::size_t PackedWeights::bytes() const noexcept {
-  return state_ ? state_->bytes.size() : 0;
+  return form_ ? form_->bytes.size() : 0;
+}
+std::string PackedWeights::kernel() const {
+  if (form_ == nullptr) return {};
+  return std::string(form_->family) + "/" + std::string(to_string(form_->isa));
 }
 
 Result<PackedWeights> pack(MatrixView<const float> weight, Executor& executor) {
-  PackedWeights packed;
-  packed.state_ = std::make_unique<PackedWeights::State>();
-  PackedWeights::State& state = *packed.state_;
-  state.entry = &choose(family::table());
-  state.rows = weight.rows();
-  state.cols = weight.cols();
-  const std::size_t panel = state.entry->panel_cols, cols = weight.cols();
+  auto form = std::make_unique<DenseForm>(choose(family::table()));
+  const family::Entry& entry = *form->entry;
+  form->rows = weight.rows();
+  form->cols = weight.cols();
+  const std::size_t panel = entry.panel_cols, cols = weight.cols();
   const std::size_t panels = ceil_div(weight.rows(), panel);
   const auto elements = checked_multiply(panels * panel, cols);
   const auto size = elements ? checked_multiply(*elements, sizeof(float)) : std::nullopt;
@@ -520,16 +549,27 @@ Result<PackedWeights> pack(MatrixView<const float> weight, Executor& executor) {
                  "pack: a weight of " + sizes(weight.rows(), cols) + " does not fit in memory"};
   }
   QUELL_TRY(bytes, AlignedBytes::allocate(*size));
-  state.bytes = std::move(bytes);
-  float* data = reinterpret_cast<float*>(state.bytes.data());
+  form->bytes = std::move(bytes);
+  float* data = reinterpret_cast<float*>(form->bytes.data());
   executor.run(panels, 1, [&](std::size_t begin, std::size_t end, unsigned) {
     for (std::size_t p = begin; p < end; ++p) {
       const std::size_t rows = std::min(panel, weight.rows() - p * panel);
-      state.entry->pack({weight.data() + p * panel * weight.stride(), weight.stride(), false}, rows,
-                        panel, cols, false, data + p * panel * cols);
+      entry.pack({weight.data() + p * panel * weight.stride(), weight.stride(), false}, rows, panel,
+                 cols, false, data + p * panel * cols);
     }
   });
-  return packed;
+  return PackedWeights(std::move(form));
+}
+
+Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activations,
+                           Executor& executor) {
+  if (activations == Activations::int8) {
+    QUELL_TRY(form, make_int8_form(weight, executor));
+    return PackedWeights(std::move(form));
+  }
+  QUELL_TRY(dense, Matrix::uninitialized(weight.rows(), weight.cols()));
+  QUELL_TRY(dequantize(weight, dense.view(), executor));
+  return pack(std::as_const(dense).view(), executor);
 }
 
 Status gemm(MatrixView<const float> x, const PackedWeights& weight, MatrixView<float> y,
@@ -541,14 +581,8 @@ Status gemm(MatrixView<const float> x, const PackedWeights& weight, MatrixView<f
                                        std::to_string(weight.cols()) + " columns; y is " +
                                        sizes(y.rows(), y.cols())};
   }
-  if (weight.state_ == nullptr) return ok();  // 0 x 0: the shapes agreed, nothing to do
-  const PackedWeights::State& state = *weight.state_;
-  Job job{state.entry,      {x, false},
-          /*b=*/{},         state.panels(), y, /*sum=*/{}, x.rows(), state.rows, state.cols,
-          /*load=*/false,
-          /*negate=*/false,
-          /*lower=*/false};
-  return run(job, context);
+  if (weight.form_ == nullptr || x.rows() == 0) return ok();
+  return weight.form_->multiply(x, y, context);
 }
 
 }  // namespace quell::kernels

@@ -22,9 +22,10 @@
 #define QUELL_TARGET_END _Pragma("GCC diagnostic pop") _Pragma("GCC pop_options")
 #endif
 
-// What has(Isa::avx2) and has(Isa::avx512) promise, and so what their files may use.
-#define QUELL_TARGET_AVX2 "avx,avx2,fma"
-#define QUELL_TARGET_AVX512 "avx,avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"
+// What has(Isa) promises, and so what the files of an instruction set may use.
+#define QUELL_TARGET_AVX2 "avx,avx2,fma,f16c"
+#define QUELL_TARGET_AVX512 "avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"
+#define QUELL_TARGET_AVX512VNNI "avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define QUELL_X86 1

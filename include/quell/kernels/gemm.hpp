@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// Matrix products. Two ways in: gemm_dense multiplies two matrices once (solvers, attention), pack +
-// gemm multiplies many activations with one weight (an engine). Both give the same bits on every x86
-// instruction set and any number of threads: each output has one accumulator to which the products
-// are added in ascending k with fused multiply-add.
+// Matrix products. Two ways in: gemm_dense multiplies two matrices once (solvers, attention), pack
+// + gemm multiplies many activations with one weight (an engine). Both give the same bits on every
+// x86 instruction set and any number of threads: each output has one accumulator to which the
+// products are added in ascending k with fused multiply-add. Quantized weights are packed as they
+// are, codes and scales, and multiplied without being written out as floats.
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "quell/core/result.hpp"
 #include "quell/core/view.hpp"
+#include "quell/grid/quantized.hpp"
 #include "quell/kernels/context.hpp"
 
 namespace quell::kernels {
@@ -46,10 +49,13 @@ Status gemm_dense(const DenseProduct& product, Context& context);
 Status add_product(const DenseOperand& a, const DenseOperand& b, Triangle triangle,
                    MatrixView<double> sum, Context& context);
 
+class PackedForm;
+
 /// Weights rearranged for the best kernel of this machine. Never written to disk.
 class PackedWeights {
  public:
-  PackedWeights() noexcept;
+  PackedWeights() noexcept;  // 0 x 0
+  explicit PackedWeights(std::unique_ptr<PackedForm> form) noexcept;
   PackedWeights(PackedWeights&&) noexcept;
   PackedWeights& operator=(PackedWeights&&) noexcept;
   ~PackedWeights();
@@ -57,16 +63,30 @@ class PackedWeights {
   std::size_t rows() const noexcept;   // OC
   std::size_t cols() const noexcept;   // IC
   std::size_t bytes() const noexcept;  // of packed memory
+  /// What multiplies them, such as gemm_w4a8/avx512vnni.
+  std::string kernel() const;
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
-  friend Result<PackedWeights> pack(MatrixView<const float>, Executor&);
+  std::unique_ptr<PackedForm> form_;
   friend Status gemm(MatrixView<const float>, const PackedWeights&, MatrixView<float>, Context&);
 };
 
 /// Packs W [OC, IC].
 Result<PackedWeights> pack(MatrixView<const float> weight, Executor& executor);
+
+/// What the codes of a quantized weight are multiplied with.
+enum class Activations {
+  f32,   // as they are: the product of the dequantized weight, up to float32 rounding
+  int8,  // each row rounded to int8 with one scale of its own (quantize_rows): several times faster
+};
+
+/// Packs a quantized weight. Errors: unsupported (a grid that no kernel multiplies so, with the
+/// reason), resource.
+///
+/// With int8 activations and groups down the input channels, x is multiplied by the scales of each
+/// run of output channels before it is rounded, so it is rounded once for every run.
+Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activations,
+                           Executor& executor);
 
 /// y [T, OC] = x [T, IC] * W^T. Errors: shape.
 Status gemm(MatrixView<const float> x, const PackedWeights& weight, MatrixView<float> y,

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// gemm_int8: unsigned codes of 4 or 8 bits in panels (kernels/panels.hpp) times int8 activations.
+// It is reported as two families, gemm_w4a8 and gemm_w8a8, whose entries differ only in how a unit
+// of codes becomes bytes.
+//
+// What every entry promises, bit for bit, for a token t and an output channel o:
+//
+//     I[g] = sum over k in group g of code[o, k] * x[t, k]  -  zero[o, g] * sum[t, g]
+//     y    = 0;  for g ascending: y = fma(float(I[g]), scale[o, g], y)
+//
+// I is a whole number and exact: additions are modulo 2^32, so only the result has to fit int32. It
+// does while a group has at most kMostInGroup input channels, which packing checks. The conversion
+// rounds to nearest even. The token's own scale follows in the driver, one multiplication.
+//
+// Activations lie in tiles of `rows` tokens: unit u of row r at a[(u rows + r) 4], four bytes in
+// [-127, 127]; those past the last input channel are zero, so codes there do not matter. sums[g
+// rows + r] is the sum of x over group g (or whatever the caller wants the zero to multiply).
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/panels.hpp"
+#include "quell/kernels/isa.hpp"
+
+namespace quell::kernels::gemm_int8 {
+
+constexpr unsigned kMaxRows = 12;
+// 2^31 / (255 * 127): the largest distance of a code from its zero times the largest activation.
+constexpr std::size_t kMostInGroup = 66'000;
+
+/// `groups` blocks of the same number of units, or a part of the units of one. `sums` and `carry`
+/// belong to the groups from the first of this call on.
+struct TileProduct {
+  const std::int8_t* a;
+  const std::int32_t* sums;  // [groups, rows]
+  unsigned rows;             // 1..tile_rows
+
+  const std::byte* codes;  // of the first group, 64-byte aligned
+  const std::byte* tail;   // its scales, 64-byte aligned
+  std::size_t groups, units;
+  std::size_t block_bytes;  // from group to group
+  PanelScales scales;       // none: scale 1
+  bool zeros;               // a line of zeros ends the tail
+  std::int32_t zero;        // of all groups where there is no such line
+
+  bool begins, ends;    // the first units of their group, and the last; both unless groups is 1
+  std::int32_t* carry;  // [rows, 32], 64-byte aligned: I of a group whose end has not come
+  bool first;           // y starts at 0
+  float* y;             // [rows, 32], 64-byte aligned; used where `ends`
+};
+
+struct Entry {
+  Isa isa;
+  unsigned code_bits;  // of the panels it reads
+  unsigned tile_rows;  // at most kMaxRows
+  void (*multiply)(const TileProduct& product);
+};
+
+/// Best first, scalar last, of panels with so many bits.
+std::span<const Entry* const> table(unsigned code_bits) noexcept;
+
+}  // namespace quell::kernels::gemm_int8
+
+namespace quell::kernels {
+/// One entry for four bits, one for eight.
+namespace scalar {
+extern const gemm_int8::Entry gemm_int8_entries[2];
+}
+namespace avx2 {
+extern const gemm_int8::Entry gemm_int8_entries[2];
+}
+namespace avx512vnni {
+extern const gemm_int8::Entry gemm_int8_entries[2];
+}
+}  // namespace quell::kernels

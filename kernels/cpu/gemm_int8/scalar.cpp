@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The specification: one output at a time.
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cpu/gemm_int8/contract.hpp"
+#include "quell/core/half.hpp"
+
+namespace quell::kernels::scalar {
+namespace {
+
+namespace family = gemm_int8;
+
+template <unsigned kBits>
+std::uint32_t code_of(const std::byte* unit, std::size_t c, std::size_t b) {
+  if constexpr (kBits == 8) return std::to_integer<std::uint32_t>(unit[4 * c + b]);
+  const auto both = std::to_integer<std::uint32_t>(unit[4 * (c % 16) + b]);
+  return c < 16 ? both & 15 : both >> 4;
+}
+
+float scale_of(PanelScales type, const std::byte* scales, std::size_t c) {
+  if (type == PanelScales::none) return 1;
+  if (type == PanelScales::f32) {
+    float scale = 0;
+    std::memcpy(&scale, scales + 4 * c, sizeof scale);
+    return scale;
+  }
+  std::uint16_t word = 0;
+  std::memcpy(&word, scales + 2 * c, sizeof word);
+  return type == PanelScales::f16 ? f16_to_float(word) : bf16_to_float(word);
+}
+
+template <unsigned kBits>
+void multiply(const family::TileProduct& p) {
+  constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
+  for (std::size_t g = 0; g < p.groups; ++g) {
+    const std::byte* codes = p.codes + g * p.block_bytes;
+    const std::byte* tail = p.tail + g * p.block_bytes;
+    const std::byte* zeros = tail + (p.scales == PanelScales::f32 ? 128 : 64);
+    const std::int8_t* a = p.a + g * p.units * p.rows * kUnit;
+    for (unsigned r = 0; r < p.rows; ++r) {
+      for (std::size_t c = 0; c < kPanelCols; ++c) {
+        // Unsigned, because sums on the way may wrap.
+        std::uint32_t sum = 0;
+        if (p.begins) {
+          const auto zero = p.zeros ? std::to_integer<std::uint32_t>(zeros[c])
+                                    : static_cast<std::uint32_t>(p.zero);
+          sum -= zero * static_cast<std::uint32_t>(p.sums[g * p.rows + r]);
+        } else {
+          sum = static_cast<std::uint32_t>(p.carry[r * kPanelCols + c]);
+        }
+        for (std::size_t u = 0; u < p.units; ++u) {
+          for (std::size_t b = 0; b < kUnit; ++b) {
+            const std::int32_t x = a[(u * p.rows + r) * kUnit + b];
+            sum += code_of<kBits>(codes + u * kUnitBytes, c, b) * static_cast<std::uint32_t>(x);
+          }
+        }
+        const auto whole = static_cast<std::int32_t>(sum);
+        if (!p.ends) {
+          p.carry[r * kPanelCols + c] = whole;
+          continue;
+        }
+        float& y = p.y[r * kPanelCols + c];
+        const float before = p.first && g == 0 ? 0.0f : y;
+        y = std::fma(static_cast<float>(whole), scale_of(p.scales, tail, c), before);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+extern const gemm_int8::Entry gemm_int8_entries[2] = {{Isa::scalar, 4, 4, multiply<4>},
+                                                      {Isa::scalar, 8, 4, multiply<8>}};
+
+}  // namespace quell::kernels::scalar

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Rearranging codes. Four-bit codes, eight at a time, spread over the bytes of a word by shifts and
+// masks: no instruction set is needed for more than a billion codes a second.
+
+#include "kernels/panels.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "quell/core/half.hpp"
+
+namespace quell::kernels {
+namespace {
+
+/// Four codes of four bits, the first in the lowest, to the low halves of four bytes.
+constexpr std::uint32_t spread(std::uint32_t codes) {
+  codes = (codes | codes << 8) & 0x00FF'00FFu;
+  return (codes | codes << 4) & 0x0F0F'0F0Fu;
+}
+static_assert(spread(0x4321) == 0x04030201);
+
+void store(std::byte* to, std::uint32_t word) {
+  std::memcpy(to, &word, sizeof word);
+}
+
+/// Codes of one row as the panel has them: four bits packed, lowest first, or bytes.
+class RowCodes {
+ public:
+  explicit RowCodes(std::size_t cols) : bytes_(cols) {}
+
+  /// The packed codes of the row, two to a byte; the bytes after the last are zero.
+  const std::uint8_t* four_bit(const QuantizedTensor& tensor, std::size_t row) {
+    const std::size_t row_bytes = tensor.row_bytes();
+    if (bits(tensor.grid().format) == 4) {
+      return tensor.packed_codes().data() + row * row_bytes;
+    }
+    tensor.unpack_row(row, bytes_);
+    packed_.resize(packed_size(bytes_.size(), 4));
+    pack_codes(bytes_, 4, packed_);
+    return packed_.data();
+  }
+
+ private:
+  std::vector<std::uint8_t> bytes_, packed_;
+};
+
+/// Units of four-bit codes of two rows, OC c and c + 16 of the panel; null: no such row.
+void pack_four_bit(const std::uint8_t* low, const std::uint8_t* high, std::size_t first_col,
+                   std::size_t cols, std::size_t c, std::byte* units) {
+  const auto word = [&](const std::uint8_t* row, std::size_t col, std::size_t count) {
+    if (row == nullptr) return 0u;
+    // Groups are whole units, so every unit starts at a byte.
+    std::uint32_t codes = row[col / 2];
+    if (count > 2) codes |= std::uint32_t{row[col / 2 + 1]} << 8;
+    if (count % 2 != 0) codes &= (1u << (4 * count)) - 1;
+    return codes;
+  };
+  for (std::size_t i = 0; i < cols; i += kUnit, units += 64) {
+    const std::size_t count = std::min(kUnit, cols - i), col = first_col + i;
+    store(units + 4 * c, spread(word(low, col, count)) | spread(word(high, col, count)) << 4);
+  }
+}
+
+void pack_eight_bit(const std::uint8_t* row, std::size_t cols, std::size_t c, std::byte* units) {
+  for (std::size_t i = 0; i < cols; i += kUnit, units += 128) {
+    std::uint32_t word = 0;
+    std::memcpy(&word, row + i, std::min(kUnit, cols - i));
+    store(units + 4 * c, word);
+  }
+}
+
+void store_scale(PanelScales type, float scale, std::size_t c, std::byte* to) {
+  if (type == PanelScales::f32) {
+    std::memcpy(to + 4 * c, &scale, sizeof scale);
+    return;
+  }
+  const std::uint16_t word = type == PanelScales::f16 ? float_to_f16(scale) : float_to_bf16(scale);
+  std::memcpy(to + 2 * c, &word, sizeof word);
+}
+
+void pack_panel(const QuantizedTensor& tensor, const PanelLayout& layout, std::size_t panel,
+                std::byte* to) {
+  const std::size_t first = panel * kPanelCols;
+  const std::size_t rows = std::min(kPanelCols, layout.rows - first);
+  std::memset(to, 0, layout.panel_bytes());
+  const auto each_block = [&](auto&& visit) {
+    std::byte* block = to;
+    for (std::size_t g = 0; g < layout.groups; ++g) {
+      const std::size_t col = g * layout.group;
+      visit(g, col, std::min(layout.groups == 1 ? layout.cols : layout.group, layout.cols - col),
+            block);
+      block += layout.block_bytes(g);
+    }
+  };
+  if (layout.code_bits == 4) {
+    RowCodes low(layout.cols), high(layout.cols);
+    for (std::size_t c = 0; c < std::min<std::size_t>(rows, 16); ++c) {
+      const std::uint8_t* a = low.four_bit(tensor, first + c);
+      const std::uint8_t* b = c + 16 < rows ? high.four_bit(tensor, first + c + 16) : nullptr;
+      each_block([&](std::size_t, std::size_t col, std::size_t cols, std::byte* block) {
+        pack_four_bit(a, b, col, cols, c, block);
+      });
+    }
+  } else {
+    for (std::size_t c = 0; c < rows; ++c) {
+      const std::uint8_t* row = tensor.packed_codes().data() + (first + c) * tensor.row_bytes();
+      each_block([&](std::size_t, std::size_t col, std::size_t cols, std::byte* block) {
+        pack_eight_bit(row + col, cols, c, block);
+      });
+    }
+  }
+  if (layout.scales == PanelScales::none) return;
+  const GroupParameters& parameters = tensor.parameters();
+  each_block([&](std::size_t g, std::size_t, std::size_t, std::byte* block) {
+    std::byte* scales = block + layout.units(g) * layout.unit_bytes();
+    std::byte* zeros = block + layout.block_bytes(g) - 64;
+    for (std::size_t c = 0; c < rows; ++c) {
+      const std::size_t index = (first + c) * parameters.cols + g;
+      store_scale(layout.scales, parameters.scales[index], c, scales);
+      if (layout.zeros) zeros[c] = static_cast<std::byte>(parameters.zeros[index]);
+    }
+  });
+}
+
+}  // namespace
+
+PanelPlan plan_panels(const QuantizedTensor& tensor) noexcept {
+  const GridSpec& grid = tensor.grid();
+  const GroupLayout groups = group_layout(grid, tensor.rows(), tensor.cols());
+  PanelPlan plan;
+  PanelLayout& layout = plan.layout;
+  layout.rows = tensor.rows();
+  layout.cols = tensor.cols();
+  layout.code_bits = bits(grid.format) <= 4 ? 4 : 8;
+  layout.group = tensor.cols();
+  if (grid.per == Channel::input) {
+    if (groups.rows > 1 && groups.length % kPanelCols != 0) {
+      plan.refused = "runs of output channels are not whole panels of 32";
+    }
+    return plan;
+  }
+  layout.groups = groups.cols;
+  layout.group = groups.length;
+  layout.zeros = !grid.symmetric;
+  layout.scales = grid.scale_type == ScaleType::f16    ? PanelScales::f16
+                  : grid.scale_type == ScaleType::bf16 ? PanelScales::bf16
+                                                       : PanelScales::f32;
+  if (layout.groups > 1 && layout.group % kUnit != 0) {
+    plan.refused = "groups are not whole units of 4 input channels";
+  }
+  return plan;
+}
+
+Result<AlignedBytes> pack_panels(const QuantizedTensor& tensor, const PanelLayout& layout,
+                                 Executor& executor) {
+  QUELL_TRY(bytes, AlignedBytes::allocate(std::uint64_t{layout.panels()} * layout.panel_bytes()));
+  std::byte* data = bytes.data();
+  executor.run(layout.panels(), 1, [&](std::size_t begin, std::size_t end, unsigned) {
+    for (std::size_t p = begin; p < end; ++p) {
+      pack_panel(tensor, layout, p, data + p * layout.panel_bytes());
+    }
+  });
+  return bytes;
+}
+
+}  // namespace quell::kernels

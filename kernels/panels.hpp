@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Panels: quantized weights as the products read them. One layout serves decoding and prefill,
+// whole-number and floating-point activations, and every instruction set.
+//
+// A panel has 32 output channels (OC). In it, group after group along the input channels (IC), lie
+// blocks that are read from end to end:
+//
+//     unit 0     64 bytes (4-bit codes), 128 bytes (8-bit codes): 4 IC of 32 OC
+//     unit 1     ...                              the last unit of a group may have fewer IC
+//     scales     32 of float16 or bfloat16 (64 bytes) or of float32 (128 bytes)
+//     zeros      32 bytes and as many unused ones, on asymmetric grids only
+//
+//     4 bits: byte 4 c + b has the code of OC c, IC 4 u + b in its low half and that of OC c + 16
+//             in its high half, c < 16
+//     8 bits: byte 4 c + b has the code of OC c, IC 4 u + b, c < 32
+//
+// So one register of 64 bytes is what an instruction that adds products of four neighbouring bytes
+// wants. Codes stay as they are stored, unsigned; the zero is taken off elsewhere. Scales travel in
+// the same stream: decoding follows one pointer.
+//
+// Groups down an input channel have no place in a stream along IC: their scales go to the
+// activations (gemm_quantized.cpp), and a panel lies inside one run of them. Its codes are one
+// block without scales.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quell/core/executor.hpp"
+#include "quell/core/result.hpp"
+#include "quell/core/tensor.hpp"
+#include "quell/grid/quantized.hpp"
+
+namespace quell::kernels {
+
+constexpr std::size_t kPanelCols = 32;
+constexpr std::size_t kUnit = 4;  // input channels
+
+/// What follows the codes of a group.
+enum class PanelScales : std::uint8_t { none, f16, bf16, f32 };
+
+struct PanelLayout {
+  std::size_t rows = 0, cols = 0;  // OC, IC
+  unsigned code_bits = 4;          // of a code in a panel: 4 or 8
+  PanelScales scales = PanelScales::none;
+  bool zeros = false;      // a line of zeros after the scales
+  std::size_t groups = 1;  // blocks of a panel
+  std::size_t group = 0;   // IC of all blocks but the last, which may have fewer
+
+  std::size_t panels() const noexcept { return (rows + kPanelCols - 1) / kPanelCols; }
+  std::size_t unit_bytes() const noexcept { return kPanelCols * kUnit * code_bits / 8; }
+  /// Units of block `g`.
+  std::size_t units(std::size_t g) const noexcept {
+    const std::size_t wide = g + 1 < groups ? group : cols - (groups - 1) * group;
+    return (wide + kUnit - 1) / kUnit;
+  }
+  std::size_t all_units() const noexcept {
+    return (groups - 1) * (group / kUnit) + units(groups - 1);
+  }
+  std::size_t tail_bytes() const noexcept {
+    const std::size_t lines =
+        scales == PanelScales::f32 ? 2 : (scales == PanelScales::none ? 0 : 1);
+    return 64 * (lines + (zeros ? 1 : 0));
+  }
+  std::size_t block_bytes(std::size_t g) const noexcept {
+    return units(g) * unit_bytes() + tail_bytes();
+  }
+  std::size_t panel_bytes() const noexcept {
+    return (groups - 1) * block_bytes(0) + block_bytes(groups - 1);
+  }
+};
+
+/// The layout of a tensor; null and no layout where panels cannot hold it, with the reason:
+/// groups along a row that are not whole units, runs of OC that are not whole panels.
+struct PanelPlan {
+  PanelLayout layout;
+  const char* refused = nullptr;
+};
+PanelPlan plan_panels(const QuantizedTensor& tensor) noexcept;
+
+/// Errors: resource.
+Result<AlignedBytes> pack_panels(const QuantizedTensor& tensor, const PanelLayout& layout,
+                                 Executor& executor);
+
+}  // namespace quell::kernels

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Laws of gemm_int8 and quantize_rows: every entry gives the bits of the scalar one, on all edges
+// of size, from memory between guard pages, with codes and activations at their extremes; and the
+// public product is what the contract says, computed here from canonical codes without any packing,
+// for every grid, every cap and any number of threads.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/gemm_int8/contract.hpp"
+#include "kernels/cpu/quantize_rows/contract.hpp"
+#include "quell/core/executor.hpp"
+#include "quell/core/half.hpp"
+#include "quell/kernels/gemm.hpp"
+#include "support/guarded.hpp"
+#include "support/quantized.hpp"
+#include "support/same_bits.hpp"
+
+namespace quell::kernels {
+namespace {
+
+using test::Edge;
+using test::Guarded;
+using test::Numbers;
+using test::same_bits;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+// ------------------------------------------------------------------ quantize_rows
+
+class QuantizeRows : public testing::TestWithParam<const quantize_rows_family::Entry*> {};
+INSTANTIATE_TEST_SUITE_P(quantize_rows, QuantizeRows,
+                         testing::ValuesIn(quantize_rows_family::table().begin(),
+                                           quantize_rows_family::table().end()),
+                         [](const auto& entry) {
+                           return std::string(to_string(entry.param->isa));
+                         });
+
+TEST_P(QuantizeRows, GivesTheBitsOfTheSpecification) {
+  if (!has(GetParam()->isa)) GTEST_SKIP() << "this machine has no " << to_string(GetParam()->isa);
+  const float scales[] = {1, 1e-30F, 1e-38F, 1e-43F, 1e30F, 0};
+  for (const std::size_t n : {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 130, 1000}) {
+    for (const float scale : scales) {
+      for (const float planted : {0.0F, kNaN, -kInfinity, 3e38F, -1e-45F, -0.0F}) {
+        for (const bool with_factors : {false, true}) {
+          const Edge edge = n % 2 == 0 ? Edge::front : Edge::back;
+          Guarded<float> x(n, edge), factors(n, edge);
+          Guarded<std::int8_t> found(n, edge), expected(n, edge);
+          Numbers numbers(n);
+          numbers.fill(x.span(), scale);
+          numbers.fill(factors.span());
+          if (planted != 0) x[n / 2] = planted;
+          const float* by = with_factors ? factors.data() : nullptr;
+          const float a = quantize_row(*GetParam(), x.data(), by, n, found.data());
+          const float b =
+              quantize_row(scalar::quantize_rows_entry, x.data(), by, n, expected.data());
+          ASSERT_TRUE(same_bits(a, b)) << n << " scale " << scale << " planted " << planted;
+          ASSERT_EQ(std::memcmp(found.data(), expected.data(), n), 0) << n << " scale " << scale;
+        }
+      }
+    }
+  }
+}
+
+TEST(RowsToInt8, RoundAsTheContractSays) {
+  const auto& entry = scalar::quantize_rows_entry;
+  std::int8_t codes[4];
+  // Ties go to even: with a largest magnitude of 127 the values are the codes.
+  const float ties[] = {127, 2.5F, -3.5F, 0.5F};
+  EXPECT_EQ(quantize_row(entry, ties, nullptr, 4, codes), 1);
+  EXPECT_EQ(std::vector<int>(codes, codes + 4), (std::vector<int>{127, 2, -4, 0}));
+  const float zeros[] = {0, -0.0F};
+  EXPECT_EQ(quantize_row(entry, zeros, nullptr, 2, codes), 1);
+  EXPECT_EQ(codes[0], 0);
+  const float tiny[] = {-0x1p-149F, 0x1p-149F};
+  quantize_row(entry, tiny, nullptr, 2, codes);
+  EXPECT_EQ(codes[0], -127);
+  EXPECT_EQ(codes[1], 127);
+  const float large[] = {std::numeric_limits<float>::max(), -1e38F};
+  EXPECT_EQ(quantize_row(entry, large, nullptr, 2, codes), std::numeric_limits<float>::max() / 127);
+  EXPECT_EQ(codes[0], 127);
+  EXPECT_EQ(codes[1], -37);
+  const float bad[] = {1, kNaN, 2};
+  EXPECT_TRUE(std::isnan(quantize_row(entry, bad, nullptr, 3, codes)));
+  EXPECT_EQ(codes[0], 0);
+  const float x[] = {2, 4}, factors[] = {10, -1};
+  EXPECT_EQ(quantize_row(entry, x, factors, 2, codes), 20.0F / 127);
+  EXPECT_EQ(codes[0], 127);
+  EXPECT_EQ(codes[1], -25);  // -25.4
+}
+
+// ------------------------------------------------------------------ gemm_int8
+
+std::vector<const gemm_int8::Entry*> int8_entries() {
+  std::vector<const gemm_int8::Entry*> entries;
+  for (const unsigned bits : {4u, 8u}) {
+    for (const gemm_int8::Entry* entry : gemm_int8::table(bits)) entries.push_back(entry);
+  }
+  return entries;
+}
+
+class GemmInt8 : public testing::TestWithParam<const gemm_int8::Entry*> {};
+INSTANTIATE_TEST_SUITE_P(gemm_int8, GemmInt8, testing::ValuesIn(int8_entries()),
+                         [](const auto& entry) {
+                           return "w" + std::to_string(entry.param->code_bits) + "a8_" +
+                                  std::string(to_string(entry.param->isa));
+                         });
+
+enum class Extremes { random, most, alternating };
+
+TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
+  const gemm_int8::Entry& entry = *GetParam();
+  if (!has(entry.isa)) GTEST_SKIP() << "this machine has no " << to_string(entry.isa);
+  const gemm_int8::Entry& reference = scalar::gemm_int8_entries[entry.code_bits == 4 ? 0 : 1];
+  ASSERT_LE(entry.tile_rows, gemm_int8::kMaxRows);
+  const std::size_t unit_bytes = 16 * entry.code_bits;
+  unsigned seed = 0;
+  for (unsigned rows = 1; rows <= entry.tile_rows; ++rows) {
+    for (const std::size_t units : {1, 2, 7, 8, 9, 17, 32}) {
+      for (const PanelScales scales :
+           {PanelScales::none, PanelScales::f16, PanelScales::bf16, PanelScales::f32}) {
+        for (const bool zeros : {false, true}) {
+          if (zeros && scales == PanelScales::none) continue;
+          for (const std::size_t groups : {1, 2, 3}) {
+            ++seed;
+            const bool begins = groups > 1 || seed % 3 != 0, ends = groups > 1 || seed % 4 != 0;
+            const auto extremes = static_cast<Extremes>(seed % 3);
+            const std::size_t tail = (scales == PanelScales::f32    ? 128
+                                      : scales == PanelScales::none ? 0
+                                                                    : 64) +
+                                     (zeros ? 64 : 0);
+            const std::size_t block = units * unit_bytes + tail;
+            Numbers numbers(seed);
+            const auto byte = [&](float at) { return static_cast<int>(at * 128 + 128) & 255; };
+            Guarded<std::byte> codes(groups * block);
+            for (std::size_t i = 0; i < codes.size(); ++i) {
+              codes[i] = static_cast<std::byte>(
+                  extremes == Extremes::random ? byte(numbers.uniform()) : 255);
+            }
+            for (std::size_t g = 0; g < groups; ++g) {
+              for (std::size_t i = 0; i < tail - (zeros ? 64 : 0);
+                   i += scales == PanelScales::f32 ? 4 : 2) {
+                const float scale = numbers.bell() * 0.1F;
+                const std::uint16_t half =
+                    scales == PanelScales::f16 ? float_to_f16(scale) : float_to_bf16(scale);
+                std::memcpy(codes.data() + g * block + units * unit_bytes + i,
+                            scales == PanelScales::f32 ? static_cast<const void*>(&scale) : &half,
+                            scales == PanelScales::f32 ? 4 : 2);
+              }
+            }
+            Guarded<std::int8_t> a(groups * units * rows * 4, Edge::back);
+            for (std::size_t i = 0; i < a.size(); ++i) {
+              const int random = byte(numbers.uniform()) - 128;
+              a[i] = static_cast<std::int8_t>(extremes == Extremes::random ? std::max(random, -127)
+                                              : extremes == Extremes::most || i % 2 == 0 ? 127
+                                                                                         : -127);
+            }
+            Guarded<std::int32_t> sums(groups * rows);
+            for (std::int32_t& sum : sums) {
+              sum = static_cast<std::int32_t>(numbers.uniform() * 127 * 4 *
+                                              static_cast<float>(units));
+            }
+            std::vector<std::int32_t> carried(rows * 32);
+            std::vector<float> before(rows * 32);
+            for (std::size_t i = 0; i < carried.size(); ++i) {
+              carried[i] = static_cast<std::int32_t>(numbers.uniform() * 1e6F);
+              before[i] = numbers.bell();
+            }
+            const auto run = [&](const gemm_int8::Entry& with) {
+              Guarded<std::int32_t> carry(rows * 32, Edge::front);
+              Guarded<float> y(rows * 32, Edge::front);
+              std::copy(carried.begin(), carried.end(), carry.begin());
+              std::copy(before.begin(), before.end(), y.begin());
+              gemm_int8::TileProduct product;
+              product.a = a.data();
+              product.sums = sums.data();
+              product.rows = rows;
+              product.codes = codes.data();
+              product.tail = codes.data() + units * unit_bytes;
+              product.groups = groups;
+              product.units = units;
+              product.block_bytes = block;
+              product.scales = scales;
+              product.zeros = zeros;
+              product.zero = entry.code_bits == 4 ? 8 : 128;
+              product.begins = begins;
+              product.ends = ends;
+              product.carry = carry.data();
+              product.first = seed % 2 == 0;
+              product.y = y.data();
+              with.multiply(product);
+              std::vector<float> all(y.begin(), y.end());
+              for (const std::int32_t value : carry) all.push_back(static_cast<float>(value));
+              return all;
+            };
+            // Panels start at lines of the cache, which the back of a page keeps only if the size
+            // is a multiple of one.
+            ASSERT_EQ(reinterpret_cast<std::uintptr_t>(codes.data()) % 64, 0U);
+            ASSERT_TRUE(same_bits(run(entry), run(reference)))
+                << "rows " << rows << " units " << units << " groups " << groups << " scales "
+                << static_cast<int>(scales) << " zeros " << zeros << " begins " << begins
+                << " ends " << ends;
+          }
+        }
+      }
+    }
+  }
+}
+
+// ------------------------------------------------------------------ the public product
+
+/// y as contract.hpp states it, from the canonical codes.
+std::vector<float> by_the_letter(MatrixView<const float> x, const QuantizedTensor& weight) {
+  const GridSpec& grid = weight.grid();
+  const GroupLayout layout = group_layout(grid, weight.rows(), weight.cols());
+  const GroupParameters& parameters = weight.parameters();
+  const std::size_t cols = weight.cols();
+  std::vector<float> y(x.rows() * weight.rows());
+  std::vector<std::uint8_t> codes(cols);
+  std::vector<std::int8_t> rounded(cols);
+  for (std::size_t o = 0; o < weight.rows(); ++o) {
+    weight.unpack_row(o, codes);
+    const float* factors =
+        grid.per == Channel::input ? &parameters.scales[layout.index(o, 0)] : nullptr;
+    for (std::size_t t = 0; t < x.rows(); ++t) {
+      const float scale =
+          quantize_row(scalar::quantize_rows_entry, x.row(t).data(), factors, cols, rounded.data());
+      float sum = 0;
+      std::int64_t whole = 0;
+      for (std::size_t k = 0; k < cols; ++k) {
+        const std::size_t index = layout.index(o, k);
+        const int zero =
+            grid.symmetric ? symmetric_zero(grid.format) : int{parameters.zeros[index]};
+        whole += (int{codes[k]} - zero) * int{rounded[k]};
+        const bool last = k + 1 == cols;
+        if (grid.per == Channel::input) {
+          if (last) sum = static_cast<float>(whole);
+        } else if (last || layout.index(o, k + 1) != index) {
+          sum = std::fma(static_cast<float>(whole), parameters.scales[index], sum);
+          whole = 0;
+        }
+      }
+      y[t * weight.rows() + o] = sum * scale;
+    }
+  }
+  return y;
+}
+
+void expect_by_the_letter(const GridSpec& grid, std::size_t oc, std::size_t ic, std::size_t tokens,
+                          unsigned seed) {
+  const QuantizedTensor weight = test::random_quantized(grid, oc, ic, seed);
+  Numbers numbers(seed + 1);
+  const std::size_t stride = ic + seed % 3;
+  Guarded<float> x((tokens - 1) * stride + ic, seed % 2 == 0 ? Edge::front : Edge::back);
+  for (float& value : x) value = numbers.bell() * (numbers.uniform() > 0.95F ? 100.0F : 1.0F);
+  if (tokens > 2) x[stride] = kInfinity;  // one row that must not look like a result
+  const MatrixView<const float> view(x.data(), tokens, ic, stride);
+  const std::vector<float> expected = by_the_letter(view, weight);
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni}) {
+    for (const unsigned threads : {1u, 3u}) {
+      set_isa_cap(isa);
+      const auto executor = make_openmp_executor(threads);
+      Context context(*executor);
+      auto packed = pack(weight, Activations::int8, *executor);
+      ASSERT_TRUE(packed) << packed.error().message;
+      clear_isa_cap();
+      Guarded<float> y(tokens * oc, Edge::back);
+      ASSERT_TRUE(gemm(view, *packed, {y.data(), tokens, oc}, context));
+      ASSERT_TRUE(same_bits(y.span(), expected))
+          << to_string(grid) << " OC " << oc << " IC " << ic << " T " << tokens << " "
+          << packed->kernel() << " threads " << threads;
+    }
+  }
+}
+
+TEST(QuantizedProduct, IsWhatTheContractSaysOnEveryGrid) {
+  unsigned seed = 0;
+  for (const FormatInfo& format : kFormats) {
+    for (const bool symmetric : {true, false}) {
+      for (const Channel per : {Channel::output, Channel::input}) {
+        for (const std::uint32_t group : {0u, 32u, 64u}) {
+          for (const ScaleType type : {ScaleType::f16, ScaleType::bf16, ScaleType::f32}) {
+            ++seed;
+            const std::size_t oc = seed % 2 == 0 ? 70 : 33, ic = 61 + seed % 7 * 23;
+            expect_by_the_letter({format.format, symmetric, per, group, type}, oc, ic, 1 + seed % 5,
+                                 seed);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(QuantizedProduct, IsWhatTheContractSaysOnEdgesOfSize) {
+  unsigned seed = 0;
+  for (const std::size_t oc : {1, 15, 16, 17, 31, 32, 33, 65}) {
+    for (const std::size_t ic : {1, 2, 3, 4, 5, 31, 33, 129}) {
+      for (const char* word : {"int4:sym:oc:g4", "int4:asym:oc:g32", "int8:sym:oc:row"}) {
+        ++seed;
+        expect_by_the_letter(*parse_grid(word), oc, ic, 1 + seed % 4, seed);
+      }
+    }
+  }
+}
+
+TEST(QuantizedProduct, IsWhatTheContractSaysForManyTokensAndLongRows) {
+  unsigned seed = 0;
+  for (const std::size_t tokens : {8, 12, 13, 24, 25, 100, 270}) {
+    for (const char* word : {"int4:sym:oc:g128", "int4:asym:oc:row", "int8:sym:oc:g32",
+                             "int8full:sym:oc:row", "int4:sym:ic:g32", "int4:asym:ic:row"}) {
+      ++seed;
+      expect_by_the_letter(*parse_grid(word), tokens > 100 ? 40 : 161, tokens > 100 ? 300 : 520,
+                           tokens, seed);
+    }
+  }
+  // Longer than a span of 2,048 input channels, in one group and in many, with a ragged end.
+  for (const char* word :
+       {"int4:sym:oc:row", "int4:sym:oc:g128", "int8:asym:oc:row", "int4:sym:oc:g4096"}) {
+    ++seed;
+    expect_by_the_letter(*parse_grid(word), 40, 5001, 14, seed);
+    expect_by_the_letter(*parse_grid(word), 40, 5001, 1, seed);
+  }
+}
+
+TEST(QuantizedProduct, OfNothingWritesNothing) {
+  SerialExecutor executor;
+  Context context(executor);
+  auto packed = pack(test::random_quantized(*parse_grid("int4:sym:oc:g32"), 33, 64, 1),
+                     Activations::int8, executor);
+  ASSERT_TRUE(packed);
+  EXPECT_TRUE(gemm({nullptr, 0, 64}, *packed, {nullptr, 0, 33}, context));
+  float x[64] = {}, y[33] = {};
+  EXPECT_FALSE(gemm({x, 1, 64}, *packed, {y, 1, 32}, context));
+}
+
+TEST(QuantizedProduct, IsRefusedWhereItWouldHaveToGuess) {
+  SerialExecutor executor;
+  struct Case {
+    const char* grid;
+    std::size_t oc, ic;
+    const char* reason;
+  };
+  const Case cases[] = {{"int4:sym:oc:g6", 8, 64, "whole units of 4"},
+                        {"int4:sym:ic:g16", 64, 8, "whole panels of 32"},
+                        {"int4:sym:oc:row", 1, 70000, "exceed 32 bits"}};
+  for (const Case& each : cases) {
+    const QuantizedTensor weight =
+        test::random_quantized(*parse_grid(each.grid), each.oc, each.ic, 1);
+    const auto refused = pack(weight, Activations::int8, executor);
+    ASSERT_FALSE(refused) << each.grid;
+    EXPECT_EQ(refused.error().code, ErrorCode::unsupported);
+    EXPECT_NE(refused.error().message.find(each.reason), std::string::npos)
+        << refused.error().message;
+    EXPECT_TRUE(pack(weight, Activations::f32, executor)) << each.grid;
+  }
+}
+
+}  // namespace
+}  // namespace quell::kernels
