@@ -22,3 +22,4 @@ endif()
 set_source_files_properties(contenders/f32_eigen.cpp PROPERTIES
   COMPILE_OPTIONS "-march=native;-ffp-contract=fast;-w")
 quell_bench(stats_bench SOURCES stats_bench.cpp limits.cpp MODULES kernels)
+quell_bench(quantized_bench SOURCES quantized_bench.cpp limits.cpp MODULES kernels)

@@ -47,6 +47,25 @@ void multiply_512(std::size_t rounds) {
 }  // namespace quell::bench
 QUELL_TARGET_END
 
+QUELL_TARGET_BEGIN(QUELL_TARGET_AVX512VNNI)
+namespace quell::bench {
+namespace {
+void multiply_bytes_512(std::size_t rounds) {
+  __m512i sum[24];
+  QUELL_UNROLL
+  for (int i = 0; i < 24; ++i) sum[i] = _mm512_set1_epi32(i);
+  const __m512i x = _mm512_set1_epi8(3), y = _mm512_set1_epi8(5);
+  for (std::size_t round = 0; round < rounds; ++round) {
+    QUELL_UNROLL
+    for (int i = 0; i < 24; ++i) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum[i]) : "v"(x), "v"(y));
+  }
+  QUELL_UNROLL
+  for (int i = 0; i < 24; ++i) __asm__ volatile("" ::"v"(sum[i]));
+}
+}  // namespace
+}  // namespace quell::bench
+QUELL_TARGET_END
+
 QUELL_TARGET_BEGIN(QUELL_TARGET_AVX2)
 namespace quell::bench {
 namespace {
@@ -63,6 +82,23 @@ void multiply_256(std::size_t rounds) {
   }
   QUELL_UNROLL
   for (int i = 0; i < 12; ++i) __asm__ volatile("" ::"x"(sum[i]));
+}
+void multiply_bytes_256(std::size_t rounds) {
+  __m256i sum[8];
+  QUELL_UNROLL
+  for (int i = 0; i < 8; ++i) sum[i] = _mm256_set1_epi32(i);
+  const __m256i x = _mm256_set1_epi8(3), y = _mm256_set1_epi8(5), ones = _mm256_set1_epi16(1);
+  for (std::size_t round = 0; round < rounds; ++round) {
+    QUELL_UNROLL
+    for (int i = 0; i < 8; ++i) {
+      __m256i part;
+      __asm__("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
+              : "+x"(sum[i]), "=&x"(part)
+              : "x"(x), "x"(y), "x"(ones));
+    }
+  }
+  QUELL_UNROLL
+  for (int i = 0; i < 8; ++i) __asm__ volatile("" ::"x"(sum[i]));
 }
 }  // namespace
 }  // namespace quell::bench
@@ -92,6 +128,33 @@ double fma_limit(Executor& executor, unsigned repeats) {
   const double flops =
       static_cast<double>(threads) * static_cast<double>(rounds) * 2 * (wide ? 24 * 16 : 12 * 8);
   return flops / seconds_since(start) * 1e-9;
+#else
+  static_cast<void>(executor);
+  static_cast<void>(repeats);
+  return 0;
+#endif
+}
+
+double int8_limit(Executor& executor, unsigned repeats) {
+#if QUELL_X86
+  using kernels::Isa;
+  const bool wide = kernels::has(Isa::avx512vnni);
+  if (!kernels::has(Isa::avx2)) return 0;
+  const std::size_t rounds = std::size_t{250000} * repeats;
+  const unsigned threads = executor.width();
+  const auto start = Clock::now();
+  executor.run(threads, 1, [&](std::size_t begin, std::size_t end, unsigned) {
+    for (std::size_t i = begin; i < end; ++i) {
+      if (wide) {
+        multiply_bytes_512(rounds);
+      } else {
+        multiply_bytes_256(rounds);
+      }
+    }
+  });
+  const double operations =
+      static_cast<double>(threads) * static_cast<double>(rounds) * 2 * (wide ? 24 * 64 : 8 * 32);
+  return operations / seconds_since(start) * 1e-9;
 #else
   static_cast<void>(executor);
   static_cast<void>(repeats);

@@ -15,6 +15,10 @@ namespace quell::bench {
 /// of `repeats`.
 double fma_limit(Executor& executor, unsigned repeats = 1);
 
+/// Products of bytes summed to 32 bits, 2 operations each, as fma_limit: GOP/s. vpdpbusd, or on
+/// AVX2 vpmaddubsw, vpmaddwd and vpaddd; 0 below.
+double int8_limit(Executor& executor, unsigned repeats = 1);
+
 /// Bytes a second at which all threads together read `bytes` bytes once: GB/s.
 double read_limit(Executor& executor, const std::byte* data, std::size_t bytes);
 

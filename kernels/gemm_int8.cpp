@@ -38,7 +38,7 @@ constexpr std::size_t kBlockRows = 264;
 // A run's activations are rounded by the thread that multiplies them, whole: 96 x 4,096 are 393 KB.
 constexpr std::size_t kRunBlockRows = 96;
 // Of one span: 32 KB of four-bit codes, and 24 KB of twelve tokens beside them.
-constexpr std::size_t kSpanUnits = 512;
+constexpr std::size_t kSpanUnits = 256;
 // Their sums wait together in the second cache, 34 KB each, while the activations of a span are
 // read once for all of them.
 constexpr std::size_t kPanels = 4;
@@ -90,12 +90,12 @@ struct RoundedTokens {
   std::int8_t* codes;  // tiles, one after the other
   std::int32_t* sums;  // tiles of [groups, rows]
   float* scales;       // [rows]
-  std::size_t rows, tile_rows;
+  std::size_t rows, tiles;
 
-  std::size_t tiles() const { return ceil_div(rows, tile_rows); }
-  std::size_t rows_of(std::size_t tile) const {
-    return std::min(tile_rows, rows - tile * tile_rows);
-  }
+  // Tiles of equal height, or one less: 256 tokens are not 21 tiles of 12 and one of 4, which would
+  // take as long as a full one.
+  std::size_t first_row(std::size_t tile) const { return tile * rows / tiles; }
+  std::size_t rows_of(std::size_t tile) const { return first_row(tile + 1) - first_row(tile); }
 };
 
 /// What rounding has to do for the output channels at hand.
@@ -132,7 +132,7 @@ class Int8Form final : public PackedForm {
     // Blocks of equal height: 512 tokens are two of 256.
     const std::size_t rows_together = ceil_div(x.rows(), ceil_div(x.rows(), block_rows));
     const std::size_t tokens_bytes = bytes_of(rows_together);
-    const std::size_t row_bytes = round_up(cols, 64), sums = sums_bytes(rows_together);
+    const std::size_t row_bytes = tile_row_bytes(), sums = sums_bytes(rows_together);
     QUELL_TRY(context.reserve(row_bytes + sums + (runs_apart ? tokens_bytes : 0),
                               runs_apart ? 0 : tokens_bytes));
     for (std::size_t first = 0; first < x.rows(); first += rows_together) {
@@ -145,7 +145,7 @@ class Int8Form final : public PackedForm {
           const RoundedTokens tokens = place(memory + row_bytes + sums, count);
           for (std::size_t i = begin; i < end; ++i) {
             const Run run = run_at(i);
-            round_tiles(x_block, run, tokens, 0, tokens.tiles(), memory);
+            round_tiles(x_block, run, tokens, 0, tokens.tiles, memory);
             multiply_panels(tokens, run.first_panel, run.first_panel + run.panels,
                             memory + row_bytes, y_block);
           }
@@ -169,18 +169,19 @@ class Int8Form final : public PackedForm {
             factor_zeros_.empty() ? nullptr : factor_zeros_.data() + i * cols};
   }
 
+  /// Bytes of a token in its tile.
+  std::size_t tile_row_bytes() const { return round_up(layout_.all_units() * kUnit, 64); }
   /// Of rounded tokens.
   std::size_t bytes_of(std::size_t count) const {
-    return round_up(count * layout_.all_units() * kUnit, 64) +
-           round_up(count * layout_.groups * sizeof(std::int32_t), 64) +
+    return count * tile_row_bytes() + round_up(count * layout_.groups * sizeof(std::int32_t), 64) +
            round_up(count * sizeof(float), 64);
   }
   RoundedTokens place(std::byte* memory, std::size_t count) const {
     RoundedTokens tokens;
     tokens.rows = count;
-    tokens.tile_rows = ceil_div(count, ceil_div(count, entry_->tile_rows));
+    tokens.tiles = ceil_div(count, entry_->tile_rows);
     tokens.codes = reinterpret_cast<std::int8_t*>(memory);
-    memory += round_up(count * layout_.all_units() * kUnit, 64);
+    memory += count * tile_row_bytes();
     tokens.sums = reinterpret_cast<std::int32_t*>(memory);
     memory += round_up(count * layout_.groups * sizeof(std::int32_t), 64);
     tokens.scales = reinterpret_cast<float*>(memory);
@@ -192,17 +193,17 @@ class Int8Form final : public PackedForm {
 
   void multiply_run(MatrixView<const float> x, const Run& run, const RoundedTokens& tokens,
                     MatrixView<float> y, Context& context) const {
-    const std::size_t row_bytes = round_up(cols, 64);
-    if (tokens.tiles() == 1) {
+    const std::size_t row_bytes = tile_row_bytes();
+    if (tokens.tiles == 1) {
       round_tiles(x, run, tokens, 0, 1, context.slot(0).data());
     } else {
-      context.executor().run(tokens.tiles(), 1,
+      context.executor().run(tokens.tiles, 1,
                              [&](std::size_t begin, std::size_t end, unsigned slot) {
                                round_tiles(x, run, tokens, begin, end, context.slot(slot).data());
                              });
     }
     const std::size_t grain =
-        tokens.tiles() == 1 ? ceil_div(run.panels, context.executor().width()) : kPanels;
+        tokens.tiles == 1 ? ceil_div(run.panels, context.executor().width()) : kPanels;
     context.executor().run(run.panels, grain,
                            [&](std::size_t begin, std::size_t end, unsigned slot) {
                              multiply_panels(tokens, run.first_panel + begin, run.first_panel + end,
@@ -215,15 +216,16 @@ class Int8Form final : public PackedForm {
                    std::size_t begin, std::size_t end, std::byte* row) const {
     auto* codes = reinterpret_cast<std::int8_t*>(row);
     for (std::size_t tile = begin; tile < end; ++tile) {
-      const std::size_t count = tokens.rows_of(tile), first = tile * tokens.tile_rows;
-      std::int8_t* to = tokens.codes + first * layout_.all_units() * kUnit;
+      const std::size_t count = tokens.rows_of(tile), first = tokens.first_row(tile);
+      std::int8_t* to = tokens.codes + first * tile_row_bytes();
       std::int32_t* sums = tokens.sums + first * layout_.groups;
       for (std::size_t r = 0; r < count; ++r) {
         tokens.scales[first + r] = quantize_rows_family::quantize_row(
             *rounding_, x.row(first + r).data(), run.factors, cols, codes);
-        std::memset(codes + cols, 0, round_up(cols, 64) - cols);
-        for (std::size_t u = 0; u < layout_.all_units(); ++u) {
-          std::memcpy(to + (u * count + r) * kUnit, codes + u * kUnit, kUnit);
+        std::memset(codes + cols, 0, tile_row_bytes() - cols);
+        for (std::size_t at = 0; at < tile_row_bytes(); at += gemm_int8::kBlockBytes) {
+          std::memcpy(to + at * count + r * gemm_int8::kBlockBytes, codes + at,
+                      gemm_int8::kBlockBytes);
         }
         for (std::size_t g = 0; g < layout_.groups; ++g) {
           const std::size_t at = g * layout_.group;
@@ -245,15 +247,15 @@ class Int8Form final : public PackedForm {
   /// Columns of y of panels [begin, end); `memory` is at a 64-byte boundary.
   void multiply_panels(const RoundedTokens& tokens, std::size_t begin, std::size_t end,
                        std::byte* memory, MatrixView<float> y) const {
-    const bool one_tile = tokens.tiles() == 1;
+    const bool one_tile = tokens.tiles == 1;
     const std::vector<Span>& spans = one_tile ? whole_ : spans_;
     for (std::size_t first = begin; first < end; first += kPanels) {
       const std::size_t last = std::min(first + kPanels, end);
       for (std::size_t s = 0; s < spans.size(); s += one_tile ? spans.size() : 1) {
         for (std::size_t p = first; p < last; ++p) {
           float* sums = reinterpret_cast<float*>(memory) + (p - first) * tokens.rows * kPanelCols;
-          for (std::size_t tile = 0; tile < tokens.tiles(); ++tile) {
-            float* tile_sums = sums + tile * tokens.tile_rows * kPanelCols;
+          for (std::size_t tile = 0; tile < tokens.tiles; ++tile) {
+            float* tile_sums = sums + tokens.first_row(tile) * kPanelCols;
             multiply_tile(tokens, tile, p, spans[s], tile_sums);
             for (std::size_t i = 1; one_tile && i < spans.size(); ++i) {
               multiply_tile(tokens, tile, p, spans[i], tile_sums);
@@ -261,20 +263,18 @@ class Int8Form final : public PackedForm {
           }
         }
       }
-      for (std::size_t p = first; p < last; ++p) {
-        finish(tokens, p,
-               reinterpret_cast<const float*>(memory) + (p - first) * tokens.rows * kPanelCols, y);
-      }
+      finish(tokens, first, last, reinterpret_cast<const float*>(memory), y);
     }
   }
 
   void multiply_tile(const RoundedTokens& tokens, std::size_t tile, std::size_t panel,
                      const Span& span, float* sums) const {
-    const std::size_t count = tokens.rows_of(tile), first_row = tile * tokens.tile_rows;
+    const std::size_t count = tokens.rows_of(tile), first_row = tokens.first_row(tile);
     const std::byte* block =
         bytes.data() + panel * layout_.panel_bytes() + span.group * layout_.block_bytes(0);
     gemm_int8::TileProduct product;
-    product.a = tokens.codes + (first_row * layout_.all_units() + span.all_before * count) * kUnit;
+    product.a = tokens.codes + first_row * tile_row_bytes();
+    product.first_unit = span.all_before;
     product.sums = tokens.sums + first_row * layout_.groups + span.group * count;
     product.rows = static_cast<unsigned>(count);
     product.codes = block + span.unit * layout_.unit_bytes();
@@ -294,14 +294,17 @@ class Int8Form final : public PackedForm {
     entry_->multiply(product);
   }
 
-  void finish(const RoundedTokens& tokens, std::size_t panel, const float* sums,
-              MatrixView<float> y) const {
-    const std::size_t first = panel * kPanelCols, count = std::min(kPanelCols, rows - first);
+  /// Row by row of y, since rows are far apart.
+  void finish(const RoundedTokens& tokens, std::size_t first_panel, std::size_t last_panel,
+              const float* sums, MatrixView<float> y) const {
     for (std::size_t r = 0; r < tokens.rows; ++r) {
       const float scale = tokens.scales[r];
-      float* __restrict to = y.row(r).data() + first;
-      const float* __restrict from = sums + r * kPanelCols;
-      for (std::size_t c = 0; c < count; ++c) to[c] = from[c] * scale;
+      for (std::size_t p = first_panel; p < last_panel; ++p) {
+        const std::size_t first = p * kPanelCols, count = std::min(kPanelCols, rows - first);
+        float* __restrict to = y.row(r).data() + first;
+        const float* __restrict from = sums + ((p - first_panel) * tokens.rows + r) * kPanelCols;
+        for (std::size_t c = 0; c < count; ++c) to[c] = from[c] * scale;
+      }
     }
   }
 

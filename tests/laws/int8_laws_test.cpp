@@ -156,7 +156,9 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
                             scales == PanelScales::f32 ? 4 : 2);
               }
             }
-            Guarded<std::int8_t> a(groups * units * rows * 4, Edge::back);
+            const std::size_t first_unit = seed % 21;
+            const std::size_t blocks = (first_unit + groups * units + 15) / 16;
+            Guarded<std::int8_t> a(blocks * rows * 64, Edge::back);
             for (std::size_t i = 0; i < a.size(); ++i) {
               const int random = byte(numbers.uniform()) - 128;
               a[i] = static_cast<std::int8_t>(extremes == Extremes::random ? std::max(random, -127)
@@ -181,6 +183,7 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
               std::copy(before.begin(), before.end(), y.begin());
               gemm_int8::TileProduct product;
               product.a = a.data();
+              product.first_unit = first_unit;
               product.sums = sums.data();
               product.rows = rows;
               product.codes = codes.data();

@@ -80,18 +80,20 @@ template <unsigned kRows, unsigned kBits>
 QUELL_INLINE void multiply_eights(const family::TileProduct& p, std::size_t g, std::size_t c) {
   constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
   const std::byte* codes = p.codes + g * p.block_bytes + 4 * c;
-  const std::int8_t* a = p.a + g * p.units * kRows * kUnit;
   const __m256i half = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
   const __m256i weight_of_second = kBits == 4 ? ones : _mm256_set1_epi16(16);
   __m256i first[kRows], second[kRows];
   start<kRows>(p, g, c, first);
   if constexpr (kBits == 4) start<kRows>(p, g, c + 16, second);
-  for (std::size_t u = 0; u < p.units; u += kTogether) {
-    const std::size_t end = u + kTogether < p.units ? u + kTogether : p.units;
+  for (std::size_t u = p.first_unit + g * p.units, end = u + p.units; u < end;) {
+    // Eight units are half a block of activations.
+    const std::size_t next = (u / kTogether + 1) * kTogether, stop = next < end ? next : end;
+    const std::int8_t* a = p.a + u / family::kBlockUnits * kRows * family::kBlockBytes +
+                           u % family::kBlockUnits * kUnit;
     __m256i narrow[kRows][2];
     QUELL_UNROLL
     for (unsigned r = 0; r < kRows; ++r) narrow[r][0] = narrow[r][1] = _mm256_setzero_si256();
-    for (std::size_t i = u; i < end; ++i) {
+    for (; u < stop; ++u) {
       _mm_prefetch(codes + kAhead, _MM_HINT_T0);
       const __m256i both = load(codes);
       const __m256i low = _mm256_and_si256(both, half);
@@ -99,13 +101,13 @@ QUELL_INLINE void multiply_eights(const family::TileProduct& p, std::size_t g, s
       QUELL_UNROLL
       for (unsigned r = 0; r < kRows; ++r) {
         std::int32_t four = 0;
-        __builtin_memcpy(&four, a + r * kUnit, sizeof four);
+        __builtin_memcpy(&four, a + r * family::kBlockBytes, sizeof four);
         const __m256i x = _mm256_set1_epi32(four);
         narrow[r][0] = _mm256_add_epi16(narrow[r][0], _mm256_maddubs_epi16(low, x));
         narrow[r][1] = _mm256_add_epi16(narrow[r][1], _mm256_maddubs_epi16(high, x));
       }
       codes += kUnitBytes;
-      a += kRows * kUnit;
+      a += kUnit;
     }
     QUELL_UNROLL
     for (unsigned r = 0; r < kRows; ++r) {

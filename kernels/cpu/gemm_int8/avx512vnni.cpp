@@ -66,7 +66,6 @@ QUELL_INLINE __m512i widened(const std::byte* sixteen) {
 template <unsigned kRows, unsigned kBits>
 void multiply_rows(const family::TileProduct& p) {
   constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
-  const std::int8_t* a = p.a;
   for (std::size_t g = 0; g < p.groups; ++g) {
     const std::byte* codes = p.codes + g * p.block_bytes;
     const std::byte* tail = p.tail + g * p.block_bytes;
@@ -94,22 +93,29 @@ void multiply_rows(const family::TileProduct& p) {
       for (unsigned r = 0; r < kRows; ++r) low[r] = high[r] = _mm512_set1_epi32(-p.zero * sums[r]);
     }
 
-    for (std::size_t u = 0; u < p.units; ++u) {
-      QUELL_UNROLL
-      for (std::size_t i = 0; i < kUnitBytes; i += 64) {
-        _mm_prefetch(codes + kAhead + i, _MM_HINT_T0);
+    // The units of this group, block by block of activations.
+    for (std::size_t u = p.first_unit + g * p.units, end = u + p.units; u < end;) {
+      const std::size_t next_block = (u / family::kBlockUnits + 1) * family::kBlockUnits;
+      const std::size_t stop = next_block < end ? next_block : end;
+      const std::int8_t* a = p.a + u / family::kBlockUnits * kRows * family::kBlockBytes +
+                             u % family::kBlockUnits * kUnit;
+      for (; u < stop; ++u) {
+        QUELL_UNROLL
+        for (std::size_t i = 0; i < kUnitBytes; i += 64) {
+          _mm_prefetch(codes + kAhead + i, _MM_HINT_T0);
+        }
+        const Pair unit = codes_of<kBits>(codes);
+        QUELL_UNROLL
+        for (unsigned r = 0; r < kRows; ++r) {
+          std::int32_t four = 0;
+          __builtin_memcpy(&four, a + r * family::kBlockBytes, sizeof four);
+          const __m512i x = _mm512_set1_epi32(four);
+          add_products(low[r], unit.low, x);
+          add_products(high[r], unit.high, x);
+        }
+        codes += kUnitBytes;
+        a += kUnit;
       }
-      const Pair unit = codes_of<kBits>(codes);
-      QUELL_UNROLL
-      for (unsigned r = 0; r < kRows; ++r) {
-        std::int32_t four = 0;
-        __builtin_memcpy(&four, a + r * kUnit, sizeof four);
-        const __m512i x = _mm512_set1_epi32(four);
-        add_products(low[r], unit.low, x);
-        add_products(high[r], unit.high, x);
-      }
-      codes += kUnitBytes;
-      a += kRows * kUnit;
     }
 
     if (!p.ends) {

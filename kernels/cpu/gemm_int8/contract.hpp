@@ -14,9 +14,10 @@
 // does while a group has at most kMostInGroup input channels, which packing checks. The conversion
 // rounds to nearest even. The token's own scale follows in the driver, one multiplication.
 //
-// Activations lie in tiles of `rows` tokens: unit u of row r at a[(u rows + r) 4], four bytes in
-// [-127, 127]; those past the last input channel are zero, so codes there do not matter. sums[g
-// rows + r] is the sum of x over group g (or whatever the caller wants the zero to multiply).
+// Activations lie in tiles of `rows` tokens, in blocks of 64 input channels: those of row r in
+// block i are the 64 bytes at a[(i rows + r) 64], each in [-127, 127]; those past the last input
+// channel are zero, so codes there do not matter. sums[g rows + r] is the sum of x over group g (or
+// whatever the caller wants the zero to multiply).
 
 #include <cstddef>
 #include <cstdint>
@@ -31,11 +32,13 @@ constexpr unsigned kMaxRows = 12;
 // 2^31 / (255 * 127): the largest distance of a code from its zero times the largest activation.
 constexpr std::size_t kMostInGroup = 66'000;
 
-/// `groups` blocks of the same number of units, or a part of the units of one. `sums` and `carry`
-/// belong to the groups from the first of this call on.
+constexpr std::size_t kBlockUnits = 16, kBlockBytes = kBlockUnits * kUnit;
+
+/// `groups` groups of the same number of units, or a part of the units of one.
 struct TileProduct {
-  const std::int8_t* a;
-  const std::int32_t* sums;  // [groups, rows]
+  const std::int8_t* a;      // the whole tile, 64-byte aligned
+  std::size_t first_unit;    // in the tile, of this call
+  const std::int32_t* sums;  // [groups, rows], from the first group of this call on
   unsigned rows;             // 1..tile_rows
 
   const std::byte* codes;  // of the first group, 64-byte aligned

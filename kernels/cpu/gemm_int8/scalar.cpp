@@ -39,7 +39,7 @@ void multiply(const family::TileProduct& p) {
     const std::byte* codes = p.codes + g * p.block_bytes;
     const std::byte* tail = p.tail + g * p.block_bytes;
     const std::byte* zeros = tail + (p.scales == PanelScales::f32 ? 128 : 64);
-    const std::int8_t* a = p.a + g * p.units * p.rows * kUnit;
+    const std::size_t first_unit = p.first_unit + g * p.units;
     for (unsigned r = 0; r < p.rows; ++r) {
       for (std::size_t c = 0; c < kPanelCols; ++c) {
         // Unsigned, because sums on the way may wrap.
@@ -52,8 +52,12 @@ void multiply(const family::TileProduct& p) {
           sum = static_cast<std::uint32_t>(p.carry[r * kPanelCols + c]);
         }
         for (std::size_t u = 0; u < p.units; ++u) {
+          const std::size_t block = (first_unit + u) / family::kBlockUnits;
+          const std::size_t within = (first_unit + u) % family::kBlockUnits;
+          const std::int8_t* four =
+              p.a + (block * p.rows + r) * family::kBlockBytes + within * kUnit;
           for (std::size_t b = 0; b < kUnit; ++b) {
-            const std::int32_t x = a[(u * p.rows + r) * kUnit + b];
+            const std::int32_t x = four[b];
             sum += code_of<kBits>(codes + u * kUnitBytes, c, b) * static_cast<std::uint32_t>(x);
           }
         }

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Speed of the products with quantized weights. Few tokens: weights are cold (copies beyond the
+// last cache, one after the other) and the bound is the memory's; many tokens: the weights are warm
+// and the bound is that of the products of bytes, or of floats. Every iteration measures both
+// bounds beside the product, so that a slow minute of a shared machine hits all; the medians of the
+// iterations' shares are printed.
+//
+//   quantized_bench                          two threads, best instruction set
+//   QUELL_ISA=avx2 quantized_bench           capped: the bounds are capped, too
+//   QUELL_BENCH_THREADS=1 quantized_bench
+//
+// Names: activations/grid/N_K/M. Counters: read_% is the packed weights' bytes a second over the
+// read bound, share_% the operations a second over the arithmetic bound.
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "limits.hpp"
+#include "quell/core/tensor.hpp"
+#include "quell/kernels/explain.hpp"
+#include "quell/kernels/gemm.hpp"
+#include "support/quantized.hpp"
+
+namespace quell::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using kernels::Activations;
+using kernels::PackedWeights;
+
+constexpr std::size_t kColdBytes = std::size_t{300} << 20;
+
+struct Case {
+  Activations activations;
+  const char* grid;
+  std::size_t n, k, m;
+};
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+template <typename T>
+T require(Result<T> result) {
+  if (!result) panic(result.error().message.c_str());
+  return *std::move(result);
+}
+
+Matrix tokens(std::size_t m, std::size_t k) {
+  Matrix x = require(Matrix::uninitialized(m, k));
+  std::uint64_t state = 1;
+  for (float& value : x.values()) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    value = static_cast<float>(static_cast<std::int64_t>(state) >> 40) * 0x1p-23f;
+  }
+  for (std::size_t r = 0; r < m; ++r) x(r, 7) *= 100.0f;  // an outlier channel
+  return x;
+}
+
+/// The product of the dequantized weight in double. Rounding a token to int8 moves each of its
+/// values by at most half a step; with groups down the input channels the step is that of the
+/// scaled token, at most 9 times the other (scales lie in 0.01 .. 0.09).
+bool agrees(const QuantizedTensor& weight, MatrixView<const float> x, MatrixView<const float> y,
+            Activations activations) {
+  std::vector<float> row(weight.cols());
+  for (std::size_t i = 0; i < 40; ++i) {
+    const std::size_t o = i * 7919 % weight.rows(), t = i * 104729 % x.rows();
+    weight.dequantize_row(o, row);
+    double exact = 0, magnitudes = 0, most = 0, weights = 0;
+    for (std::size_t k = 0; k < row.size(); ++k) {
+      const double w = static_cast<double>(row[k]), v = static_cast<double>(x(t, k));
+      exact += w * v;
+      magnitudes += std::fabs(w * v);
+      weights += std::fabs(w);
+      most = std::max(most, std::fabs(v));
+    }
+    const double step = activations == Activations::int8
+                            ? most / 127 * (weight.grid().per == Channel::input ? 9.0 : 1.0)
+                            : 0;
+    const double bound =
+        0.5 * step * weights + 2.0 * static_cast<double>(row.size()) * 0x1p-24 * magnitudes;
+    if (!(std::fabs(static_cast<double>(y(t, o)) - exact) <= bound)) {
+      std::fprintf(stderr, "element (%zu, %zu) is %g, expected %g within %g\n", t, o,
+                   static_cast<double>(y(t, o)), exact, bound);
+      return false;
+    }
+  }
+  return true;
+}
+
+void measure(benchmark::State& state, const Case& c, Executor& executor) {
+  const QuantizedTensor weight = test::random_quantized(*parse_grid(c.grid), c.n, c.k, 1);
+  std::vector<PackedWeights> copies;
+  const bool cold = c.m <= 8;
+  do {
+    copies.push_back(require(kernels::pack(weight, c.activations, executor)));
+  } while (cold && copies.size() * copies[0].bytes() < kColdBytes);
+  const AlignedBytes other = require(AlignedBytes::allocate(kColdBytes));
+  std::fill(const_cast<std::byte*>(other.data()),
+            const_cast<std::byte*>(other.data()) + other.size(), std::byte{1});
+  const Matrix x = tokens(c.m, c.k);
+  Matrix y = require(Matrix::uninitialized(c.m, c.n));
+  kernels::Context context(executor);
+  if (!kernels::gemm(x.view(), copies[0], y.view(), context) ||
+      !agrees(weight, x.view(), y.view(), c.activations)) {
+    state.SkipWithError("a wrong product is not timed");
+    return;
+  }
+  const double operations =
+      2.0 * static_cast<double>(c.m) * static_cast<double>(c.n) * static_cast<double>(c.k);
+  const std::size_t calls = cold ? copies.size() / 2 : 1;
+  std::size_t next = 0;
+  std::vector<double> rates, bytes, read_shares, shares;
+  for (auto _ : state) {
+    const double read = cold ? read_limit(executor, other.data(), kColdBytes / 2) : 0;
+    const double arithmetic =
+        c.activations == Activations::int8 ? int8_limit(executor) : fma_limit(executor);
+    const auto start = Clock::now();
+    for (std::size_t i = 0; i < calls; ++i) {
+      const Status done =
+          kernels::gemm(x.view(), copies[next++ % copies.size()], y.view(), context);
+      if (!done) panic(done.error().message.c_str());
+    }
+    const double taken =
+        std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
+    state.SetIterationTime(taken);
+    rates.push_back(operations / taken * 1e-9);
+    bytes.push_back(static_cast<double>(copies[0].bytes()) / taken * 1e-9);
+    if (cold) read_shares.push_back(100 * bytes.back() / read);
+    shares.push_back(100 * rates.back() / arithmetic);
+  }
+  state.SetLabel(copies[0].kernel());
+  state.counters["GOP/s"] = median(rates);
+  state.counters["share_%"] = median(shares);
+  if (cold) {
+    state.counters["GB/s"] = median(bytes);
+    state.counters["read_%"] = median(read_shares);
+  }
+}
+
+int main_of(int argc, char** argv) {
+  const char* wanted = std::getenv("QUELL_BENCH_THREADS");
+  const auto executor = make_openmp_executor(wanted != nullptr ? std::atoi(wanted) : 2);
+  constexpr std::size_t kShapes[][2] = {{4096, 4096}, {14336, 4096}, {4096, 14336}};
+  const std::pair<Activations, const char*> kGrids[] = {
+      {Activations::int8, "int4:sym:oc:g128"}, {Activations::int8, "int4:sym:oc:g32"},
+      {Activations::int8, "int4:sym:oc:row"},  {Activations::int8, "int4:asym:oc:g128"},
+      {Activations::int8, "int4:sym:ic:g128"}, {Activations::int8, "int8:sym:oc:row"},
+      {Activations::int8, "int8:sym:oc:g128"}, {Activations::f32, "int4:sym:oc:g128"},
+      {Activations::f32, "int4:sym:oc:g32"},   {Activations::f32, "int4:sym:ic:g128"}};
+  for (const auto& [activations, grid] : kGrids) {
+    for (const auto& shape : kShapes) {
+      for (const std::size_t m : {1, 8, 32, 128, 512}) {
+        const Case each = {activations, grid, shape[0], shape[1], m};
+        const std::string name = std::string(activations == Activations::int8 ? "int8/" : "f32/") +
+                                 grid + "/" + std::to_string(shape[0]) + "_" +
+                                 std::to_string(shape[1]) + "/" + std::to_string(m);
+        benchmark::RegisterBenchmark(
+            name.c_str(),
+            [each, &executor](benchmark::State& state) { measure(state, each, *executor); })
+            ->UseManualTime()
+            ->Unit(benchmark::kMillisecond)
+            ->MinTime(0.3);
+      }
+    }
+  }
+  std::string features;
+  for (const std::string_view name : kernels::cpu_features()) features.append(" ").append(name);
+  benchmark::AddCustomContext("cpu_features", features);
+  benchmark::AddCustomContext("threads", std::to_string(executor->width()));
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
+
+}  // namespace
+}  // namespace quell::bench
+
+int main(int argc, char** argv) {
+  return quell::bench::main_of(argc, argv);
+}
