@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/elementwise/contract.hpp"
 #include "kernels/cpu/gemm_dense/contract.hpp"
+#include "kernels/cpu/gemm_float/contract.hpp"
 #include "kernels/cpu/gemm_int8/contract.hpp"
 #include "kernels/cpu/quantize_rows/contract.hpp"
 #include "kernels/cpu/strip/contract.hpp"
@@ -38,6 +39,8 @@ FamilyReport walk(std::string_view name, std::span<const Entry* const> table) {
 
 std::vector<FamilyReport> explain() {
   return {walk("gemm_dense", gemm_dense_family::table()),
+          walk("gemm_w4a16", gemm_float::table(4)),
+          walk("gemm_w8a16", gemm_float::table(8)),
           walk("gemm_w4a8", gemm_int8::table(4)),
           walk("gemm_w8a8", gemm_int8::table(8)),
           walk("quantize_rows", quantize_rows_family::table()),

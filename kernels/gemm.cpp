@@ -561,17 +561,6 @@ Result<PackedWeights> pack(MatrixView<const float> weight, Executor& executor) {
   return PackedWeights(std::move(form));
 }
 
-Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activations,
-                           Executor& executor) {
-  if (activations == Activations::int8) {
-    QUELL_TRY(form, make_int8_form(weight, executor));
-    return PackedWeights(std::move(form));
-  }
-  QUELL_TRY(dense, Matrix::uninitialized(weight.rows(), weight.cols()));
-  QUELL_TRY(dequantize(weight, dense.view(), executor));
-  return pack(std::as_const(dense).view(), executor);
-}
-
 Status gemm(MatrixView<const float> x, const PackedWeights& weight, MatrixView<float> y,
             Context& context) {
   if (x.cols() != weight.cols() || y.rows() != x.rows() || y.cols() != weight.rows()) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string_view>
 
+#include "kernels/panels.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/tensor.hpp"
 #include "quell/core/view.hpp"
@@ -33,8 +34,9 @@ class PackedForm {
   AlignedBytes bytes;
 };
 
-/// Errors: unsupported, resource.
-Result<std::unique_ptr<PackedForm>> make_int8_form(const QuantizedTensor& weight,
-                                                   Executor& executor);
+std::unique_ptr<PackedForm> make_int8_form(const QuantizedTensor& weight, const PanelLayout& layout,
+                                           AlignedBytes panels);
+std::unique_ptr<PackedForm> make_float_form(const QuantizedTensor& weight,
+                                            const PanelLayout& layout, AlignedBytes panels);
 
 }  // namespace quell::kernels

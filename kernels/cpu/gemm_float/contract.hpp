@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// gemm_float: codes of 4 or 8 bits in panels (kernels/panels.hpp) times float32 activations,
+// reported as gemm_w4a16 and gemm_w8a16. Codes become floats in registers and nowhere else.
+//
+// What every entry promises, bit for bit, for a token t and an output channel o: groups are cut in
+// chunks of 32 units (128 input channels) from their start, and
+//
+//     s = +0;  for k ascending in the chunk: s = fma(x[t, k], w[o, k], s)
+//     y = fma(s, scale[o, g], y)                        chunk after chunk, y from +0
+//
+// with w = table[code] (4 bits) or float(code) (8 bits), less the zero: a whole number and exact.
+// So rounding grows with 128 and the number of chunks, not with the number of input channels, and a
+// token gives the same bits alone as among others.
+//
+// Activations lie in tiles of `rows` tokens: x of row r and input channel k at a[k rows + r], +0
+// past the last input channel up to a whole unit.
+
+#include <cstddef>
+#include <span>
+
+#include "kernels/panels.hpp"
+#include "quell/kernels/isa.hpp"
+
+namespace quell::kernels::gemm_float {
+
+constexpr unsigned kMaxRows = 12;
+constexpr std::size_t kChunkUnits = 32;
+
+/// `groups` groups of the same number of units, or some chunks of one.
+struct TileProduct {
+  const float* a;          // the whole tile, 64-byte aligned
+  std::size_t first_unit;  // in the tile, of this call
+  unsigned rows;           // 1..tile_rows
+
+  const std::byte* codes;  // of the first group, 64-byte aligned
+  const std::byte* tail;   // its scales, 64-byte aligned
+  std::size_t groups, units;
+  std::size_t block_bytes;  // from group to group
+  PanelScales scales;       // none: scale 1
+  bool zeros;               // a line of zeros ends the tail
+  const float* table;       // of 4-bit codes, 16 elements
+  float zero;               // of 8-bit codes where there is no line of zeros
+
+  bool first;  // y starts at 0
+  float* y;    // [rows, 32], 64-byte aligned
+};
+
+struct Entry {
+  Isa isa;
+  unsigned code_bits;  // of the panels it reads
+  unsigned tile_rows;  // at most kMaxRows
+  void (*multiply)(const TileProduct& product);
+};
+
+/// Best first, scalar last, of panels with so many bits.
+std::span<const Entry* const> table(unsigned code_bits) noexcept;
+
+}  // namespace quell::kernels::gemm_float
+
+namespace quell::kernels {
+/// One entry for four bits, one for eight.
+namespace scalar {
+extern const gemm_float::Entry gemm_float_entries[2];
+}
+namespace avx2 {
+extern const gemm_float::Entry gemm_float_entries[2];
+}
+namespace avx512 {
+extern const gemm_float::Entry gemm_float_entries[2];
+}
+}  // namespace quell::kernels

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The specification: one output at a time.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cpu/gemm_float/contract.hpp"
+#include "quell/core/half.hpp"
+
+namespace quell::kernels::scalar {
+namespace {
+
+namespace family = gemm_float;
+
+template <unsigned kBits>
+unsigned code_of(const std::byte* unit, std::size_t c, std::size_t b) {
+  if constexpr (kBits == 8) return std::to_integer<unsigned>(unit[4 * c + b]);
+  const auto both = std::to_integer<unsigned>(unit[4 * (c % 16) + b]);
+  return c < 16 ? both & 15 : both >> 4;
+}
+
+float scale_of(PanelScales type, const std::byte* scales, std::size_t c) {
+  if (type == PanelScales::none) return 1;
+  if (type == PanelScales::f32) {
+    float scale = 0;
+    std::memcpy(&scale, scales + 4 * c, sizeof scale);
+    return scale;
+  }
+  std::uint16_t word = 0;
+  std::memcpy(&word, scales + 2 * c, sizeof word);
+  return type == PanelScales::f16 ? f16_to_float(word) : bf16_to_float(word);
+}
+
+template <unsigned kBits>
+void multiply(const family::TileProduct& p) {
+  constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
+  for (std::size_t g = 0; g < p.groups; ++g) {
+    const std::byte* codes = p.codes + g * p.block_bytes;
+    const std::byte* tail = p.tail + g * p.block_bytes;
+    const std::byte* zeros = tail + (p.scales == PanelScales::f32 ? 128 : 64);
+    const float* a = p.a + (p.first_unit + g * p.units) * kUnit * p.rows;
+    for (std::size_t c = 0; c < kPanelCols; ++c) {
+      float zero = kBits == 8 ? p.zero : 0;
+      if (p.zeros) zero = static_cast<float>(std::to_integer<unsigned>(zeros[c]));
+      const float scale = scale_of(p.scales, tail, c);
+      for (unsigned r = 0; r < p.rows; ++r) {
+        float& y = p.y[r * kPanelCols + c];
+        if (p.first && g == 0) y = 0;
+        for (std::size_t chunk = 0; chunk < p.units; chunk += family::kChunkUnits) {
+          const std::size_t end = std::min(chunk + family::kChunkUnits, p.units);
+          float sum = 0;
+          for (std::size_t k = chunk * kUnit; k < end * kUnit; ++k) {
+            const unsigned code = code_of<kBits>(codes + k / kUnit * kUnitBytes, c, k % kUnit);
+            const float value = kBits == 8 ? static_cast<float>(code) : p.table[code];
+            sum = std::fma(a[k * p.rows + r], value - zero, sum);
+          }
+          y = std::fma(sum, scale, y);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+extern const gemm_float::Entry gemm_float_entries[2] = {{Isa::scalar, 4, 4, multiply<4>},
+                                                        {Isa::scalar, 8, 4, multiply<8>}};
+
+}  // namespace quell::kernels::scalar

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/gemm_float/contract.hpp"
+#include "kernels/target.hpp"
+
+namespace quell::kernels::gemm_float {
+namespace {
+
+template <unsigned kIndex>
+constexpr const Entry* kEntries[] = {
+#if QUELL_X86
+    &avx512::gemm_float_entries[kIndex],
+    &avx2::gemm_float_entries[kIndex],
+#endif
+    &scalar::gemm_float_entries[kIndex],
+};
+
+}  // namespace
+
+std::span<const Entry* const> table(unsigned code_bits) noexcept {
+  if (code_bits == 4) return kEntries<0>;
+  return kEntries<1>;
+}
+
+}  // namespace quell::kernels::gemm_float

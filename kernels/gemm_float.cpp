@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// gemm_float behind the driver of panels: tokens are interleaved, channel after channel.
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "kernels/cpu/gemm_float/contract.hpp"
+#include "kernels/dispatch.hpp"
+#include "kernels/panel_form.hpp"
+
+namespace quell::kernels {
+namespace {
+
+class FloatTiles {
+ public:
+  // 22 tiles of twelve: at 512 input channels 540 KB of a second cache of 1 MB or more.
+  static constexpr std::size_t kBlockRows = 264;
+  // A run's activations are scaled by the thread that multiplies them, whole: 48 x 4,096 are
+  // 786 KB.
+  static constexpr std::size_t kRunBlockRows = 48;
+  // Of one span: 8 KB of four-bit codes and 24 KB of twelve tokens.
+  static constexpr std::size_t kSpanUnits = 128;
+  static_assert(kSpanUnits % gemm_float::kChunkUnits == 0);
+
+  FloatTiles(const PanelLayout& layout, const GridSpec& grid)
+      : entry(&choose(gemm_float::table(layout.code_bits))),
+        cols_(layout.cols),
+        padded_(layout.all_units() * kUnit) {
+    // On asymmetric grids the zeros follow: from the panel, or, where they belong to the
+    // activations, from `offset`.
+    const int zero = grid.symmetric ? symmetric_zero(grid.format) : 0;
+    for (int code = 0; code < 16; ++code) table_[code] = static_cast<float>(code - zero);
+    zero_ = static_cast<float>(zero);
+  }
+
+  std::size_t tile_rows() const { return entry->tile_rows; }
+  std::size_t token_bytes() const { return round_up((padded_ + 1) * sizeof(float), 64); }
+  std::size_t work_bytes() const { return 0; }
+
+  void lay_out(MatrixView<const float> x, std::size_t first, std::size_t count, const Run& run,
+               std::byte* tile, std::byte*) const {
+    auto* a = reinterpret_cast<float*>(tile);
+    for (std::size_t r = 0; r < count; ++r) {
+      const float* from = x.row(first + r).data();
+      for (std::size_t k = 0; k < cols_; ++k) {
+        a[k * count + r] = run.factors != nullptr ? from[k] * run.factors[k] : from[k];
+      }
+      for (std::size_t k = cols_; k < padded_; ++k) a[k * count + r] = 0;
+      double offset = 0;
+      for (std::size_t k = 0; k < cols_ && run.zeros != nullptr; ++k) {
+        offset += static_cast<double>(a[k * count + r]) * run.zeros[k];
+      }
+      offsets(tile, count)[r] = static_cast<float>(offset);
+    }
+  }
+
+  void multiply(const PanelLayout& layout, const Span& span, const std::byte* block,
+                std::byte* tile, std::size_t count, float* y) const {
+    gemm_float::TileProduct product;
+    product.a = reinterpret_cast<const float*>(tile);
+    product.first_unit = span.all_before;
+    product.rows = static_cast<unsigned>(count);
+    product.codes = block + span.unit * layout.unit_bytes();
+    product.tail = block + layout.units(span.group) * layout.unit_bytes();
+    product.groups = span.groups;
+    product.units = span.units;
+    product.block_bytes = layout.block_bytes(span.group);
+    product.scales = layout.scales;
+    product.zeros = layout.zeros;
+    product.table = table_;
+    product.zero = zero_;
+    product.first = span.all_before == 0;
+    product.y = y;
+    entry->multiply(product);
+  }
+
+  void finish(std::byte* tile, std::size_t count, std::size_t r, const float* __restrict from,
+              std::size_t n, float* __restrict to) const {
+    const float offset = offsets(tile, count)[r];
+    for (std::size_t c = 0; c < n; ++c) to[c] = from[c] - offset;
+  }
+
+  const gemm_float::Entry* entry;
+
+ private:
+  /// What zeros down the input channels take off every output of a token, else 0.
+  float* offsets(std::byte* tile, std::size_t count) const {
+    return reinterpret_cast<float*>(tile) + padded_ * count;
+  }
+
+  std::size_t cols_, padded_;
+  float table_[16] = {};
+  float zero_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<PackedForm> make_float_form(const QuantizedTensor& weight,
+                                            const PanelLayout& layout, AlignedBytes panels) {
+  const FloatTiles tiles(layout, weight.grid());
+  auto form = std::make_unique<PanelForm<FloatTiles>>(tiles, weight, layout);
+  form->family = layout.code_bits == 4 ? "gemm_w4a16" : "gemm_w8a16";
+  form->isa = tiles.entry->isa;
+  form->bytes = std::move(panels);
+  return form;
+}
+
+}  // namespace quell::kernels
