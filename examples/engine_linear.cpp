@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What an inference engine keeps of quell: a weight packed once for this machine, multiplied often,
-// on the engine's own threads and scratch memory. Compiles without exceptions and RTTI.
+// What an inference engine keeps of quell: a quantized weight packed once for this machine,
+// multiplied often, on the engine's own threads and scratch memory. Compiles without exceptions and
+// RTTI.
 
 #include <quell/core/executor.hpp>
 #include <quell/core/tensor.hpp>
+#include <quell/grid/quantized.hpp>
+#include <quell/grid/scale.hpp>
 #include <quell/kernels/context.hpp>
 #include <quell/kernels/gemm.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <thread>
 #include <utility>
@@ -37,9 +41,10 @@ class EngineThreads final : public quell::Executor {
 
 class Linear {
  public:
-  static quell::Result<Linear> prepare(quell::MatrixView<const float> weight,  // [OC, IC]
+  static quell::Result<Linear> prepare(const quell::QuantizedTensor& weight,  // [OC, IC]
                                        quell::Executor& threads) {
-    QUELL_TRY(packed, quell::kernels::pack(weight, threads));  // for the kernels of this machine
+    // For the kernels of this machine; an error says why none fits.
+    QUELL_TRY(packed, quell::kernels::pack(weight, quell::kernels::Activations::int8, threads));
     return Linear(std::move(packed));
   }
 
@@ -56,10 +61,14 @@ class Linear {
 
 static quell::Status multiply() {
   EngineThreads threads(2);
-  QUELL_TRY(weight, quell::Matrix::zeros(384, 256));  // [OC, IC]
+  QUELL_TRY(grid, quell::parse_grid("int4:sym:oc:g64"));
+  QUELL_TRY(weight, quell::Matrix::zeros(384, 256));  // [OC, IC]; usually read from a checkpoint
   for (std::size_t i = 0; i < weight.size(); ++i)
     weight.data()[i] = static_cast<float>(i % 7) - 3.0f;
-  QUELL_TRY(linear, Linear::prepare(weight.view(), threads));
+  QUELL_TRY(scales,
+            quell::choose_scales(weight.view(), grid, quell::ScaleMethod::search, {}, threads));
+  QUELL_TRY(codes, quell::quantize_to_grid(weight.view(), grid, std::move(scales), threads));
+  QUELL_TRY(linear, Linear::prepare(codes, threads));
 
   quell::kernels::Context context(threads);
   QUELL_TRY(x, quell::Matrix::zeros(5, 256));
@@ -67,14 +76,17 @@ static quell::Status multiply() {
   for (std::size_t t = 0; t < x.rows(); ++t) x(t, t) = 1.0f;  // token t picks column t of W
   QUELL_TRY(linear.forward(x.view(), y.view(), context));
 
-  for (std::size_t t = 0; t < y.rows(); ++t) {
-    for (std::size_t oc = 0; oc < y.cols(); ++oc) {
-      if (y(t, oc) != weight(oc, t)) {
+  std::vector<float> row(codes.cols());
+  for (std::size_t oc = 0; oc < y.cols(); ++oc) {
+    codes.dequantize_row(oc, row);
+    for (std::size_t t = 0; t < y.rows(); ++t) {
+      if (std::fabs(y(t, oc) - row[t]) > 1e-5f) {
         return quell::Error{quell::ErrorCode::verification, "the product is wrong"};
       }
     }
   }
-  std::printf("5 tokens x [384, 256]: right, on %u threads of the engine\n", threads.width());
+  std::printf("5 tokens x [384, 256] in %.2f bits: right, on %u threads of the engine\n",
+              codes.bits_per_weight(), threads.width());
   return quell::ok();
 }
 

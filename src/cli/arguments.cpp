@@ -82,6 +82,27 @@ void add_evaluation(CLI::App& app, TextOptions& data) {
   add_data(app, data);
 }
 
+void ArithmeticArguments::add(CLI::App& app) {
+  app.add_option("--activations", activations,
+                 "what quantized weights are multiplied with: f32, or int8 (a scale for each "
+                 "token, several times faster)")
+      ->check(CLI::IsMember({"f32", "int8"}));
+  app.add_option("--head", head,
+                 "grid to which the head is rounded, such as int8:sym:oc:g32 (default: as it is)");
+}
+
+Result<engine::EngineOptions> ArithmeticArguments::options(engine::Arithmetic otherwise) const {
+  engine::EngineOptions options;
+  options.arithmetic = otherwise;
+  if (activations == "f32") options.arithmetic = engine::Arithmetic::packed;
+  if (activations == "int8") options.arithmetic = engine::Arithmetic::int8;
+  if (!head.empty()) {
+    QUELL_TRY(grid, parse_grid(head));
+    options.head = grid;
+  }
+  return options;
+}
+
 Result<std::uint64_t> parse_size(std::string_view text) {
   double value = 0;
   const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);

@@ -82,6 +82,14 @@ void add_limits(CLI::App& app, Limits& limits);
 std::function<std::string(const std::string&)> whole_number(std::uint64_t least);
 void add_calibration(CLI::App& app, TextOptions& data);
 void add_evaluation(CLI::App& app, TextOptions& data);
+/// --activations and, for generation, --head: how an engine multiplies.
+struct ArithmeticArguments {
+  std::string activations, head;
+
+  void add(CLI::App& app);
+  /// `otherwise`: where --activations is not given. Errors: usage.
+  Result<engine::EngineOptions> options(engine::Arithmetic otherwise) const;
+};
 /// Bytes of "1500MB", "12GiB", "4096"; kB/MB/GB are powers of 1000, KiB/MiB/GiB of 1024. Error:
 /// usage.
 Result<std::uint64_t> parse_size(std::string_view text);

@@ -23,6 +23,10 @@ class Evaluate final : public Command {
     app.add_option("MODEL", model_, "model folder, quantized or not")->required();
     app.add_option("--against", reference_, "the original, to compare with");
     app.add_option("--max-kl", max_kl_, "exit 6 if the mean KL divergence exceeds this");
+    app.add_flag("--kernels", kernels_,
+                 "multiply quantized weights as they are stored, as an inference engine would; "
+                 "without it they are written out as float32");
+    arithmetic_.add(app);
     add_evaluation(app, data_);
   }
 
@@ -30,6 +34,8 @@ class Evaluate final : public Command {
     if (!data_.given())
       return Error{ErrorCode::usage, "no evaluation text: give --text FILE, or --ids FILE.npy"};
     if (max_kl_ && reference_.empty()) return Error{ErrorCode::usage, "--max-kl needs --against"};
+    QUELL_TRY(options, arithmetic_.options(kernels_ ? engine::Arithmetic::packed
+                                                    : engine::Arithmetic::dequantized));
     const std::unique_ptr<Executor> executor = make_openmp_executor(limits.threads);
     const std::unique_ptr<pipeline::Observer> observer = make_observer(limits);
     QUELL_TRY(model, model::Model::load(model_, {limits.allow_links_outside}));
@@ -43,7 +49,7 @@ class Evaluate final : public Command {
     QUELL_TRY(corpus, read_corpus(model, data_, false));
     for (const std::string& note : corpus.notes) observer->note(note);
     QUELL_TRY(evaluation, pipeline::evaluate(model, reference ? &*reference : nullptr, corpus,
-                                             limits.max_memory, *executor, *observer));
+                                             limits.max_memory, *executor, *observer, options));
     close_progress_line();
     if (limits.json) {
       io::Json json = begin_json("eval");
@@ -59,6 +65,8 @@ class Evaluate final : public Command {
  private:
   std::string model_, reference_;
   std::optional<double> max_kl_;
+  ArithmeticArguments arithmetic_;
+  bool kernels_ = false;
   TextOptions data_;
 };
 

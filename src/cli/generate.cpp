@@ -27,6 +27,7 @@ class Generate final : public Command {
     app.add_option("--seed", seed_, "seed of the draws")
         ->check(whole_number(0))
         ->capture_default_str();
+    arithmetic_.add(app);
     app.add_option("--cache", cache_, "f32")->capture_default_str();
   }
 
@@ -45,7 +46,8 @@ class Generate final : public Command {
           ErrorCode::usage,
           "the prompt gives no tokens, and this model has none to begin with; give --prompt"};
     }
-    QUELL_TRY(engine, engine::Engine::create(model, *executor));
+    QUELL_TRY(arithmetic, arithmetic_.options(engine::Arithmetic::packed));
+    QUELL_TRY(engine, engine::Engine::create(model, *executor, arithmetic));
     engine::GenerateOptions options;
     options.tokens = tokens_;
     options.temperature = temperature_;
@@ -108,6 +110,7 @@ class Generate final : public Command {
   }
 
   std::string model_, prompt_, cache_ = "f32";
+  ArithmeticArguments arithmetic_;
   std::uint32_t tokens_ = 100;
   double temperature_ = 0;
   std::uint64_t seed_ = 0;

@@ -52,7 +52,7 @@ class Kernels final : public Command {
     fmt::print("CPU:{}\n", features.empty() ? " nothing beyond the baseline" : features);
     for (const kernels::FamilyReport& family : families) {
       for (const kernels::EntryReport& entry : family.entries) {
-        fmt::print("{:<14} {:<8} {}\n", family.name, kernels::to_string(entry.isa),
+        fmt::print("{:<14} {:<11} {}\n", family.name, kernels::to_string(entry.isa),
                    entry.chosen             ? "chosen"
                    : !entry.refused.empty() ? entry.refused
                    : entry.present          ? "present"

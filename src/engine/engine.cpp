@@ -13,6 +13,8 @@
 #include <string>
 
 #include "engine/state.hpp"
+#include "quell/grid/quantized.hpp"
+#include "quell/grid/scale.hpp"
 #include "quell/kernels/elementwise.hpp"
 
 namespace quell::engine {
@@ -63,6 +65,33 @@ Result<Matrix> Engine::State::bias(const model::Linear& linear) const {
   return tensor(linear.name + ".bias");
 }
 
+Result<kernels::PackedWeights> Engine::State::packed(const QuantizedTensor& codes) const {
+  if (options.arithmetic == Arithmetic::int8) {
+    auto whole = kernels::pack(codes, kernels::Activations::int8, executor);
+    if (whole || whole.error().code != ErrorCode::unsupported) return whole;
+  }
+  return kernels::pack(codes, kernels::Activations::f32, executor);
+}
+
+Result<kernels::PackedWeights> Engine::State::packed(const model::Linear& linear) const {
+  if (options.arithmetic != Arithmetic::dequantized) {
+    QUELL_TRY(codes, model.codes(linear));
+    if (codes) return packed(*codes);
+  }
+  QUELL_TRY(matrix, weight(linear));
+  return kernels::pack(matrix.view(), executor);
+}
+
+Result<kernels::PackedWeights> Engine::State::packed_head(std::size_t first,
+                                                          std::size_t count) const {
+  QUELL_TRY(matrix, rows(model.frame().head, first, count));
+  if (!options.head) return kernels::pack(matrix.view(), executor);
+  QUELL_TRY(parameters,
+            choose_scales(matrix.view(), *options.head, ScaleMethod::search, {}, executor));
+  QUELL_TRY(codes, quantize_to_grid(matrix.view(), *options.head, std::move(parameters), executor));
+  return packed(codes);
+}
+
 Result<NormWeights> Engine::State::norm(const model::NormTensors& names, std::size_t width) const {
   NormWeights norm;
   QUELL_TRY(weight, names.weight.empty() ? filled(width, 1) : tensor(names.weight));
@@ -110,6 +139,10 @@ Result<Engine> Engine::create(const model::Model& model, Executor& executor,
                  model.folder().string(),
                  {}};
   }
+  if (options.head && options.head->per != Channel::output) {
+    return Error{ErrorCode::usage, "the grid of the head is " + to_string(*options.head) +
+                                       "; its groups have to run along output channels (oc)"};
+  }
   auto state = std::make_unique<State>(model, executor, options);
   const model::Frame& frame = model.frame();
   const model::ModelConfig& config = model.config();
@@ -148,7 +181,8 @@ Result<BlockWeights> Engine::load_block(std::uint32_t layer, WeightSource* sourc
   const model::Block& block = s.model.blocks()[layer];
   const model::ModelConfig& config = s.config;
   const auto packed = [&](const model::Linear& linear) -> Result<kernels::PackedWeights> {
-    QUELL_TRY(weight, source != nullptr ? source->weight(linear) : s.weight(linear));
+    if (source == nullptr) return s.packed(linear);
+    QUELL_TRY(weight, source->weight(linear));
     if (weight.rows() != linear.rows || weight.cols() != linear.cols) {
       return Error{ErrorCode::shape,
                    linear.name + ": the weight given is " + std::to_string(weight.rows()) + " x " +
@@ -325,8 +359,7 @@ Status Engine::logits(MatrixView<const float> x, MatrixView<float> out) {
     const std::size_t index = first / slice;
     kernels::PackedWeights fresh;
     if (index >= s.head.size()) {
-      QUELL_TRY(rows, s.rows(s.model.frame().head, first, count));
-      QUELL_TRY(packed, kernels::pack(rows.view(), s.executor));
+      QUELL_TRY(packed, s.packed_head(first, count));
       if (keep) {
         s.head.push_back(std::move(packed));
       } else {
@@ -350,18 +383,29 @@ Status Engine::logits(MatrixView<const float> x, MatrixView<float> out) {
 
 std::uint64_t Engine::packed_bytes() const noexcept {
   const model::ModelConfig& config = state_->config;
-  std::uint64_t elements = 0;
+  const EngineOptions& options = state_->options;
+  // Bytes of a weight: with 4 or 8 bits a code, and up to 8 of scales in groups of 32.
+  const auto bytes = [&](std::uint64_t elements, const GridSpec* grid) {
+    if (grid == nullptr) return elements * sizeof(float);
+    return elements * (bits(grid->format) <= 4 ? 5 : 9) / 8;
+  };
+  std::uint64_t total = 0;
   if (state_->model.has_head()) {
-    elements = std::uint64_t{config.vocabulary} * config.embedding_width;
+    total = bytes(std::uint64_t{config.vocabulary} * config.embedding_width,
+                  options.head ? &*options.head : nullptr);
   }
   for (const model::Block& block : state_->model.blocks()) {
     for (const model::Site site : model::kSites) {
       for (const model::Linear* linear : model::linears_at(block, site)) {
-        elements += std::uint64_t{linear->rows} * linear->cols;
+        const io::ModulePlan* module = options.arithmetic == Arithmetic::dequantized
+                                           ? nullptr
+                                           : state_->model.quantized().find(linear->name);
+        total += bytes(std::uint64_t{linear->rows} * linear->cols,
+                       module != nullptr ? &module->grid : nullptr);
       }
     }
   }
-  return elements * sizeof(float);
+  return total;
 }
 
 Result<Cache> Cache::create(const model::ModelConfig& config, std::uint32_t capacity) {

@@ -54,6 +54,11 @@ struct Engine::State {
   Result<Matrix> rows(const std::string& name, std::size_t first, std::size_t count) const;
   Result<Matrix> weight(const model::Linear& linear) const;
   Result<Matrix> bias(const model::Linear& linear) const;
+  /// The weight as options.arithmetic multiplies it.
+  Result<kernels::PackedWeights> packed(const model::Linear& linear) const;
+  Result<kernels::PackedWeights> packed(const QuantizedTensor& codes) const;
+  /// Rows of the head.
+  Result<kernels::PackedWeights> packed_head(std::size_t first, std::size_t count) const;
   Result<NormWeights> norm(const model::NormTensors& names, std::size_t width) const;
 
   /// y = norm(x), [T, H]; y may be x.

@@ -161,16 +161,22 @@ std::vector<const Linear*> linears_at(const Block& block, Site site) {
 }
 
 Result<Matrix> Model::weight(const Linear& linear, Executor& executor, bool allow_nonfinite) const {
-  if (const io::ModulePlan* module = quantized_.find(linear.name); module != nullptr) {
-    // Codes are [OC, IC] whatever the direction of the floats they came from.
-    QUELL_TRY(codes, quantized_.read(*module, checkpoint_));
-    QUELL_TRY(matrix, Matrix::uninitialized(codes.rows(), codes.cols()));
-    QUELL_TRY(dequantize(codes, matrix.view(), executor));
+  QUELL_TRY(quantized, codes(linear));
+  if (quantized) {
+    QUELL_TRY(matrix, Matrix::uninitialized(quantized->rows(), quantized->cols()));
+    QUELL_TRY(dequantize(*quantized, matrix.view(), executor));
     return matrix;
   }
   QUELL_TRY(matrix, tensor(linear.name + ".weight", allow_nonfinite));
   if (!linear.transposed) return matrix;
   return transpose(matrix);
+}
+
+Result<std::optional<QuantizedTensor>> Model::codes(const Linear& linear) const {
+  const io::ModulePlan* module = quantized_.find(linear.name);
+  if (module == nullptr) return std::optional<QuantizedTensor>();
+  QUELL_TRY(read, quantized_.read(*module, checkpoint_));
+  return std::optional<QuantizedTensor>(std::move(read));
 }
 
 Result<Matrix> Model::bias(const Linear& linear) const {

@@ -105,9 +105,10 @@ Status check_evaluation(const model::Model& model, const model::Model* reference
 
 Result<Evaluation> evaluate(const model::Model& model, const model::Model* reference,
                             const calib::Corpus& corpus, std::uint64_t max_memory,
-                            Executor& executor, Observer& observer) {
+                            Executor& executor, Observer& observer,
+                            const engine::EngineOptions& engine_options) {
   QUELL_TRY(check_evaluation(model, reference));
-  QUELL_TRY(engine, engine::Engine::create(model, executor));
+  QUELL_TRY(engine, engine::Engine::create(model, executor, engine_options));
   engine::ScoreOptions options;
   // Hidden states of both models and the weights of a block share the budget.
   if (max_memory != 0) {

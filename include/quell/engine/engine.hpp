@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "quell/core/result.hpp"
 #include "quell/core/tensor.hpp"
 #include "quell/engine/tap.hpp"
+#include "quell/grid/spec.hpp"
 #include "quell/kernels/context.hpp"
 #include "quell/kernels/gemm.hpp"
 #include "quell/model/model.hpp"
@@ -52,14 +54,27 @@ class WeightSource {
   virtual Result<Matrix> weight(const model::Linear& linear) = 0;
 };
 
+/// How products with quantized weights are done. Weights that are not quantized, or that a
+/// WeightSource gives, are float32 with all three.
+enum class Arithmetic {
+  dequantized,  // weights written out as float32: the reference
+  packed,       // weights as they are stored, float32 activations: the same up to rounding
+  int8,         // activations rounded to int8, a scale for each token, where a kernel can do it
+};
+
 struct EngineOptions {
   bool zero_nonfinite = false;  // NaN and infinite weights read as 0; else they are errors
+  Arithmetic arithmetic = Arithmetic::dequantized;
+  /// Rounds the head to this grid (along output channels) and multiplies it as `arithmetic` says;
+  /// also a head that is the embedding.
+  std::optional<GridSpec> head;
 };
 
 class Engine {
  public:
   /// `model` and `executor` must outlive the engine. Reads the tensors outside the blocks that
-  /// every pass needs (norms, positions); embedding rows and the head are read when used.
+  /// every pass needs (norms, positions); embedding rows and the head are read when used. Error:
+  /// usage (a grid of the head with groups down input channels).
   static Result<Engine> create(const model::Model& model, Executor& executor,
                                EngineOptions options = {});
   Engine(Engine&&) noexcept;

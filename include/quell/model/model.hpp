@@ -104,6 +104,9 @@ class Model {
   /// not finite, naming tensor and index, unless `allow_nonfinite`.
   Result<Matrix> weight(const Linear& linear, Executor& executor,
                         bool allow_nonfinite = false) const;
+  /// The codes of a quantized W, [OC, IC] whatever the direction of the floats they came from;
+  /// nothing if it is not quantized.
+  Result<std::optional<QuantizedTensor>> codes(const Linear& linear) const;
   /// The bias, or an empty matrix. One row.
   Result<Matrix> bias(const Linear& linear) const;
   /// A tensor by its name; one row for vectors. Same check.

@@ -59,10 +59,11 @@ struct Evaluation {
 /// a reference, or beside a model that is none).
 Status check_evaluation(const model::Model& model, const model::Model* reference);
 
-/// `reference` may be null, except for an encoder. Errors: those of check_evaluation, usage
-/// (vocabularies of different sizes), numeric.
+/// `reference` may be null, except for an encoder; `engine_options` are those of `model`. Errors:
+/// those of check_evaluation, usage (vocabularies of different sizes), numeric.
 Result<Evaluation> evaluate(const model::Model& model, const model::Model* reference,
                             const calib::Corpus& corpus, std::uint64_t max_memory,
-                            Executor& executor, Observer& observer);
+                            Executor& executor, Observer& observer,
+                            const engine::EngineOptions& engine_options = {});
 
 }  // namespace quell::pipeline

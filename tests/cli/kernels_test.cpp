@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Quantized models run by the kernels that an inference engine uses: `eval --kernels`,
+// `--activations`, `generate`.
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "cli/program.hpp"
+
+namespace quell::test {
+namespace {
+
+std::string demonstration() {
+  return std::string(QUELL_SOURCE_DIR) + "/examples/models/books7m";
+}
+std::string demonstration_text() {
+  return std::string(QUELL_SOURCE_DIR) + "/examples/text/evaluation.txt";
+}
+
+class Quantized : public testing::Test {
+ protected:
+  static std::string quantized(const std::filesystem::path& folder,
+                               std::vector<std::string> options) {
+    const std::string out = (folder / "out").string();
+    options.insert(options.begin(),
+                   {"quantize", demonstration(), "-o", out, "--method", "rtn", "--to", "quell"});
+    const Ended ended = quell(options);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    return out;
+  }
+  static io::Json evaluated(const std::string& model, const std::vector<std::string>& options,
+                            const Environment& environment = {}) {
+    std::vector<std::string> arguments = {
+        "eval",      model, "--against",    demonstration(), "--text", demonstration_text(),
+        "--context", "256", "--max-tokens", tokens};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    return quell_json(arguments, environment);
+  }
+  static double kl(const io::Json& json) {
+    return json.find("against")->find("kl_mean")->as_number();
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(Quantized, IsTheSameModelWhenItsCodesAreMultiplied) {
+  const std::vector<std::vector<std::string>> schemes = {
+      {"--scheme", "W4A16", "--group-size", "32"},
+      {"--scheme", "W8A16", "--group-size", "-1"},
+      {"--scheme", "W3A16", "--group-size", "64", "--asym"},
+      {"--scheme", "W4A16", "--group-size", "32", "--per", "input"}};
+  for (const auto& scheme : schemes) {
+    TemporaryFolder folder;
+    const std::string model = quantized(folder.path(), scheme);
+    const double reference = kl(evaluated(model, {}));
+    // The same weights: logits differ by rounding of float32, a millionth of a nat at most here.
+    EXPECT_NEAR(kl(evaluated(model, {"--kernels"})), reference, 1e-6) << scheme[1];
+    // Rounding activations to 8 bits adds noise, far less than rounding weights to 3 or 4.
+    const double rounded = kl(evaluated(model, {"--activations", "int8"}));
+    EXPECT_NE(rounded, reference) << scheme[1];
+    EXPECT_NEAR(rounded, reference, 0.15 * reference + 0.003) << scheme[1];
+  }
+}
+
+TEST_F(Quantized, GivesTheSameBitsOnEveryInstructionSetAndNumberOfThreads) {
+  const std::string model =
+      quantized(folder_.path(), {"--scheme", "W4A16", "--group-size", "32", "--asym"});
+  for (const char* activations : {"f32", "int8"}) {
+    const double first = kl(evaluated(model, {"--activations", activations, "--threads", "1"}));
+    for (const char* isa : {"scalar", "avx2", "avx512"}) {
+      const double other = kl(
+          evaluated(model, {"--activations", activations, "--threads", "3"}, {{"QUELL_ISA", isa}}));
+      EXPECT_EQ(first, other) << activations << " " << isa;
+    }
+  }
+}
+
+TEST_F(Quantized, GeneratesText) {
+  const std::string model = quantized(folder_.path(), {"--scheme", "W4A16", "--group-size", "32"});
+  const std::vector<std::string> arguments = {"generate",    model,      "--prompt",
+                                              "The sea was", "--tokens", "24"};
+  const io::Json plain = quell_json(arguments);
+  EXPECT_EQ(plain.find("tokens")->as_integer(), 24);
+  EXPECT_EQ(plain.find("text")->as_string().substr(0, 11), "The sea was");
+  EXPECT_GT(plain.find("decode_tokens_per_second")->as_number(), 0);
+  std::vector<std::string> small = arguments;
+  small.insert(small.end(), {"--activations", "int8", "--head", "int8:sym:oc:g32"});
+  const io::Json first = quell_json(small);
+  small.insert(small.end(), {"--threads", "1"});
+  EXPECT_EQ(first.find("text")->as_string(),
+            quell_json(small, {{"QUELL_ISA", "avx2"}}).find("text")->as_string());
+}
+
+TEST_F(Quantized, RefusesWhatItCannotDo) {
+  const std::vector<std::string> start = {"generate", demonstration(), "--prompt", "a"};
+  const auto with = [&](std::vector<std::string> options) {
+    options.insert(options.begin(), start.begin(), start.end());
+    return quell(options);
+  };
+  expect_error(with({"--head", "int4:sym:ic:g32"}), 2, {"head", "int4:sym:ic:g32", "(oc)"});
+  expect_error(with({"--head", "int5"}), 2, {"int5", "int4"});
+  expect_error(with({"--activations", "f16"}), 2, {"--activations", "f32", "int8"});
+}
+
+}  // namespace
+}  // namespace quell::test
