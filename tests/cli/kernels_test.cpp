@@ -31,7 +31,7 @@ class Quantized : public testing::Test {
     return out;
   }
   static io::Json evaluated(const std::string& model, const std::vector<std::string>& options,
-                            const Environment& environment = {}) {
+                            const Environment& environment = {}, const char* tokens = "1024") {
     std::vector<std::string> arguments = {
         "eval",      model, "--against",    demonstration(), "--text", demonstration_text(),
         "--context", "256", "--max-tokens", tokens};

@@ -2,7 +2,6 @@
 
 // The specification: one output at a time.
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -49,7 +48,8 @@ void multiply(const family::TileProduct& p) {
         float& y = p.y[r * kPanelCols + c];
         if (p.first && g == 0) y = 0;
         for (std::size_t chunk = 0; chunk < p.units; chunk += family::kChunkUnits) {
-          const std::size_t end = std::min(chunk + family::kChunkUnits, p.units);
+          const std::size_t end =
+              chunk + family::kChunkUnits < p.units ? chunk + family::kChunkUnits : p.units;
           float sum = 0;
           for (std::size_t k = chunk * kUnit; k < end * kUnit; ++k) {
             const unsigned code = code_of<kBits>(codes + k / kUnit * kUnitBytes, c, k % kUnit);
