@@ -203,8 +203,8 @@ std::vector<std::uint8_t> hadamard_codes(std::size_t order) {
     for (std::size_t quad = 0; quad < order; quad += 4) {
       for (std::size_t row = first; row < first + 4; ++row) {
         const std::int8_t* s = signs.data() + row * order + quad;
-        const unsigned code = (s[0] != s[1] ? 1u : 0u) + (s[2] != s[3] ? 2u : 0u) +
-                              (s[0] != s[2] ? 4u : 0u) + (s[0] < 0 ? 8u : 0u);
+        const unsigned code = (s[0] != s[1] ? 16u : 0u) + (s[2] != s[3] ? 32u : 0u) +
+                              (s[0] != s[2] ? 64u : 0u) + (s[0] < 0 ? 128u : 0u);
         codes.push_back(static_cast<std::uint8_t>(code));
       }
     }

@@ -139,7 +139,8 @@ TEST(HadamardOrders, CodesSpellTheSigns) {
     ASSERT_EQ(codes.size(), m * m / 4);
     for (std::size_t i = 0; i < m; ++i) {
       for (std::size_t j = 0; j < m; ++j) {
-        const unsigned code = codes[i / 4 * m + j / 4 * 4 + i % 4];
+        const unsigned byte = codes[i / 4 * m + j / 4 * 4 + i % 4], code = byte / 16;
+        ASSERT_EQ(byte % 16, 0u);
         int sign = (code & 8) != 0 ? -1 : 1;
         if (j % 4 >= 2 && (code & 4) != 0) sign = -sign;
         if (j % 4 == 1 && (code & 1) != 0) sign = -sign;

@@ -43,10 +43,12 @@ QUELL_INLINE void between(__m256 (&x)[1u << Steps]) {
   }
 }
 
-/// The steps from `h` on, and with `Within` those before, of `length` values.
+/// The steps from `h` on of all of `length` values; with `Within`, those before too, and h is one
+/// register, known to the compiler.
 template <unsigned Steps, bool Within, bool Scaled>
 void pass(float* x, std::size_t length, std::size_t h, float scale) {
   constexpr unsigned kCount = 1u << Steps;
+  if (Within) h = kLanes;
   const __m256 factor = _mm256_set1_ps(scale);
   for (std::size_t first = 0; first < length; first += kCount * h) {
     for (std::size_t j = first; j < first + h; j += kLanes) {
@@ -86,77 +88,95 @@ void short_slice(float* x, std::size_t length, bool scaled, float scale) {
   for (std::size_t i = 0; scaled && i < length; ++i) x[i] = x[i] * scale;
 }
 
-void slice(float* x, unsigned log2_length, bool scaled, float scale) {
+/// Steps of `count` slices, one after the other.
+void slices(float* x, std::size_t count, unsigned log2_length, bool scaled, float scale) {
   const std::size_t length = std::size_t{1} << log2_length;
-  if (length < kLanes) return short_slice(x, length, scaled, scale);
-  unsigned left = log2_length - 3;
-  unsigned steps = left < kSteps ? left : kSteps;
-  left -= steps;
-  kFirst[scaled && left == 0][steps](x, length, kLanes, scale);
-  std::size_t h = kLanes << steps;
-  while (left != 0) {
-    // 4 steps are 2 and 2, not 3 and 1: registers of a pass lie whole pages apart, where a cache
-    // holds few lines at once.
-    const unsigned passes = (left + kSteps - 1) / kSteps;
-    steps = (left + passes - 1) / passes;
-    left -= steps;
-    kLater[scaled && left == 0][steps](x, length, h, scale);
-    h <<= steps;
+  if (length >= kLanes && log2_length <= 3 + kSteps) {
+    return kFirst[scaled][log2_length - 3](x, count * length, kLanes, scale);
+  }
+  for (; count != 0; --count, x += length) {
+    if (length < kLanes) {
+      short_slice(x, length, scaled, scale);
+      continue;
+    }
+    kFirst[0][kSteps](x, length, kLanes, scale);
+    std::size_t h = kLanes << kSteps;
+    for (unsigned left = log2_length - 3 - kSteps; left != 0;) {
+      // 4 steps are 2 and 2, not 3 and 1: registers of a pass lie whole pages apart, where a cache
+      // holds few lines at once.
+      const unsigned passes = (left + kSteps - 1) / kSteps;
+      const unsigned steps = (left + passes - 1) / passes;
+      left -= steps;
+      kLater[scaled && left == 0][steps](x, length, h, scale);
+      h <<= steps;
+    }
   }
 }
 
 constexpr unsigned kRegisters = kStrip / kLanes;  // of a row of a strip
 
-/// kStrip columns: all sums of quads first, after which x is free for the results.
-void multiply_strip(const Problem& p, float* x, std::size_t stride, float* sums) {
-  const std::size_t quads = p.order / 4;
+/// All sums of the quads at x, x + 4 stride, ...
+void hold_sums(const float* x, std::size_t stride, std::size_t quads, float* sums) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
-  for (std::size_t q = 0; q < quads; ++q) {
-    for (unsigned part = 0; part < kRegisters; ++part) {
-      const float* from = x + 4 * q * stride + part * kLanes;
-      float* to = sums + q * 16 * kStrip + part * kLanes;
-      const __m256 x0 = _mm256_loadu_ps(from), x1 = _mm256_loadu_ps(from + stride);
-      const __m256 x2 = _mm256_loadu_ps(from + 2 * stride);
-      const __m256 x3 = _mm256_loadu_ps(from + 3 * stride);
+  for (std::size_t q = 0; q < quads; ++q, x += 4 * stride, sums += 16 * kStrip) {
+    for (std::size_t j = 0; j < kStrip; j += kLanes) {
+      const __m256 x0 = _mm256_loadu_ps(x + j), x1 = _mm256_loadu_ps(x + stride + j);
+      const __m256 x2 = _mm256_loadu_ps(x + 2 * stride + j);
+      const __m256 x3 = _mm256_loadu_ps(x + 3 * stride + j);
       const __m256 a[2] = {_mm256_add_ps(x0, x1), _mm256_sub_ps(x0, x1)};
       const __m256 b[2] = {_mm256_add_ps(x2, x3), _mm256_sub_ps(x2, x3)};
       QUELL_UNROLL
       for (unsigned code = 0; code < 8; ++code) {
         const __m256 left = a[code & 1], right = b[code / 2 & 1];
         const __m256 v = (code & 4) != 0 ? _mm256_sub_ps(left, right) : _mm256_add_ps(left, right);
-        _mm256_store_ps(to + code * kStrip, v);
-        _mm256_store_ps(to + (code + 8) * kStrip, _mm256_xor_ps(v, sign));
+        _mm256_store_ps(sums + code * kStrip + j, v);
+        _mm256_store_ps(sums + (code + 8) * kStrip + j, _mm256_xor_ps(v, sign));
       }
     }
   }
+}
+
+/// kStrip columns. x is written when the sums of all quads are held or added.
+void multiply_strip(const Problem& p, float* x, std::size_t stride, float* sums) {
+  using hadamard_family::kHeldQuads;
+  float* const results = sums + kHeldQuads * 16 * kStrip;
+  const std::size_t quads = p.order / 4;
   const __m256 factor = _mm256_set1_ps(p.scale);
-  // Two rows: eight chains of additions, which hide the latency.
-  for (std::size_t i = 0; i < p.order; i += 2) {
-    const std::uint8_t* codes = p.codes + i / 4 * p.order + i % 4;
-    __m256 y[2][kRegisters];
-    QUELL_UNROLL
-    for (unsigned r = 0; r < 2; ++r) {
-      QUELL_UNROLL
-      for (unsigned part = 0; part < kRegisters; ++part) {
-        y[r][part] = _mm256_load_ps(sums + codes[r] * kStrip + part * kLanes);
-      }
-    }
-    for (std::size_t q = 1; q < quads; ++q) {
-      const float* from = sums + q * 16 * kStrip;
+  for (std::size_t first = 0; first < quads; first += kHeldQuads) {
+    const std::size_t held = quads - first < kHeldQuads ? quads - first : kHeldQuads;
+    hold_sums(x + 4 * first * stride, stride, held, sums);
+    const bool last = first + held == quads;
+    // Two rows: eight chains of additions, which hide the latency.
+    for (std::size_t i = 0; i < p.order; i += 2) {
+      const std::uint8_t* codes = p.codes + i / 4 * p.order + 4 * first + i % 4;
+      // The row of sums that a byte names.
+      const auto named = [&](std::size_t q, unsigned r) {
+        return sums + q * 16 * kStrip + codes[4 * q + r] * (kStrip / 16);
+      };
+      __m256 y[2][kRegisters];
       QUELL_UNROLL
       for (unsigned r = 0; r < 2; ++r) {
-        const float* of_row = from + codes[4 * q + r] * kStrip;
+        const float* from = first == 0 ? named(0, r) : results + (i + r) * kStrip;
         QUELL_UNROLL
-        for (unsigned part = 0; part < kRegisters; ++part) {
-          y[r][part] = _mm256_add_ps(y[r][part], _mm256_load_ps(of_row + part * kLanes));
+        for (unsigned k = 0; k < kRegisters; ++k) y[r][k] = _mm256_load_ps(from + k * kLanes);
+      }
+      for (std::size_t q = first == 0 ? 1 : 0; q < held; ++q) {
+        QUELL_UNROLL
+        for (unsigned r = 0; r < 2; ++r) {
+          const float* from = named(q, r);
+          QUELL_UNROLL
+          for (unsigned k = 0; k < kRegisters; ++k) {
+            y[r][k] = _mm256_add_ps(y[r][k], _mm256_load_ps(from + k * kLanes));
+          }
         }
       }
-    }
-    QUELL_UNROLL
-    for (unsigned r = 0; r < 2; ++r) {
       QUELL_UNROLL
-      for (unsigned part = 0; part < kRegisters; ++part) {
-        _mm256_storeu_ps(x + (i + r) * stride + part * kLanes, _mm256_mul_ps(y[r][part], factor));
+      for (unsigned r = 0; r < 2; ++r) {
+        float* to = last ? x + (i + r) * stride : results + (i + r) * kStrip;
+        QUELL_UNROLL
+        for (unsigned k = 0; k < kRegisters; ++k) {
+          _mm256_storeu_ps(to + k * kLanes, last ? _mm256_mul_ps(y[r][k], factor) : y[r][k]);
+        }
       }
     }
   }
@@ -164,7 +184,7 @@ void multiply_strip(const Problem& p, float* x, std::size_t stride, float* sums)
 
 /// Slices shorter than a strip: on a copy, filled up with zeros.
 void multiply_short(const Problem& p, float* x, std::size_t length, float* sums) {
-  float* copy = sums + p.order / 4 * 16 * kStrip;
+  float* copy = sums + (hadamard_family::kHeldQuads * 16 + p.order) * kStrip;
   for (std::size_t i = 0; i < p.order; ++i) {
     for (std::size_t j = 0; j < kStrip; ++j) {
       copy[i * kStrip + j] = j < length ? x[i * length + j] : 0.0f;
@@ -178,11 +198,9 @@ void multiply_short(const Problem& p, float* x, std::size_t length, float* sums)
 
 void transform(const Problem& p, float* x, std::size_t blocks, float* scratch) {
   const std::size_t length = std::size_t{1} << p.log2_slice;
-  for (std::size_t block = 0; block < blocks; ++block, x += p.order * length) {
-    for (std::size_t i = 0; i < p.order; ++i) {
-      slice(x + i * length, p.log2_slice, p.order == 1, p.scale);
-    }
-    if (p.order == 1) continue;
+  slices(x, blocks * p.order, p.log2_slice, p.order == 1, p.scale);
+  if (p.order == 1) return;
+  for (; blocks != 0; --blocks, x += p.order * length) {
     if (length < kStrip) {
       multiply_short(p, x, length, scratch);
     } else {

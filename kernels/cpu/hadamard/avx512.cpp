@@ -52,10 +52,12 @@ QUELL_INLINE void between(__m512 (&x)[1u << Steps]) {
   }
 }
 
-/// The steps from `h` on (0: from 1 on, within registers too) of `length` values.
+/// The steps from `h` on of all of `length` values; with `Within`, those before too, and h is one
+/// register, known to the compiler.
 template <unsigned Steps, bool Within, bool Scaled>
 void pass(float* x, std::size_t length, std::size_t h, float scale) {
   constexpr unsigned kCount = 1u << Steps;
+  if (Within) h = kLanes;
   const __m512 factor = _mm512_set1_ps(scale);
   for (std::size_t first = 0; first < length; first += kCount * h) {
     for (std::size_t j = first; j < first + h; j += kLanes) {
@@ -98,22 +100,28 @@ void short_slice(float* x, std::size_t length, bool scaled, float scale) {
   for (std::size_t i = 0; scaled && i < length; ++i) x[i] = x[i] * scale;
 }
 
-void slice(float* x, unsigned log2_length, bool scaled, float scale) {
+/// Steps of `count` slices, one after the other.
+void slices(float* x, std::size_t count, unsigned log2_length, bool scaled, float scale) {
   const std::size_t length = std::size_t{1} << log2_length;
-  if (length < kLanes) return short_slice(x, length, scaled, scale);
-  unsigned left = log2_length - 4;
-  unsigned steps = left < kSteps ? left : kSteps;
-  left -= steps;
-  kFirst[scaled && left == 0][steps](x, length, kLanes, scale);
-  std::size_t h = kLanes << steps;
-  while (left != 0) {
-    // 5 steps are 3 and 2, not 4 and 1: registers of a pass lie whole pages apart, where a cache
-    // holds few lines at once.
-    const unsigned passes = (left + kSteps - 1) / kSteps;
-    steps = (left + passes - 1) / passes;
-    left -= steps;
-    kLater[scaled && left == 0][steps](x, length, h, scale);
-    h <<= steps;
+  if (length >= kLanes && log2_length <= 4 + kSteps) {
+    return kFirst[scaled][log2_length - 4](x, count * length, kLanes, scale);
+  }
+  for (; count != 0; --count, x += length) {
+    if (length < kLanes) {
+      short_slice(x, length, scaled, scale);
+      continue;
+    }
+    kFirst[0][kSteps](x, length, kLanes, scale);
+    std::size_t h = kLanes << kSteps;
+    for (unsigned left = log2_length - 4 - kSteps; left != 0;) {
+      // 5 steps are 3 and 2, not 4 and 1: registers of a pass lie whole pages apart, where a cache
+      // holds few lines at once.
+      const unsigned passes = (left + kSteps - 1) / kSteps;
+      const unsigned steps = (left + passes - 1) / passes;
+      left -= steps;
+      kLater[scaled && left == 0][steps](x, length, h, scale);
+      h <<= steps;
+    }
   }
 }
 
@@ -140,45 +148,70 @@ QUELL_INLINE void store_both(float* sums, unsigned code, Pair v) {
   _mm512_store_ps(to + 8 * kStrip + kLanes, _mm512_xor_ps(v.high, sign));
 }
 
-/// kStrip columns: all sums of quads first, after which x is free for the results.
-void multiply_strip(const Problem& p, float* x, std::size_t stride, float* sums) {
-  const std::size_t quads = p.order / 4;
-  for (std::size_t q = 0; q < quads; ++q) {
-    const float* from = x + 4 * q * stride;
-    float* to = sums + q * 16 * kStrip;
-    const Pair x0 = load(from), x1 = load(from + stride);
-    const Pair x2 = load(from + 2 * stride), x3 = load(from + 3 * stride);
+/// All sums of the quads at x, x + 4 stride, ...
+void hold_sums(const float* x, std::size_t stride, std::size_t quads, float* sums) {
+  for (std::size_t q = 0; q < quads; ++q, x += 4 * stride, sums += 16 * kStrip) {
+    const Pair x0 = load(x), x1 = load(x + stride);
+    const Pair x2 = load(x + 2 * stride), x3 = load(x + 3 * stride);
     const Pair a[2] = {x0 + x1, x0 - x1}, b[2] = {x2 + x3, x2 - x3};
     QUELL_UNROLL
     for (unsigned code = 0; code < 8; ++code) {
       const Pair &left = a[code & 1], &right = b[code / 2 & 1];
-      store_both(to, code, (code & 4) != 0 ? left - right : left + right);
+      store_both(sums, code, (code & 4) != 0 ? left - right : left + right);
     }
   }
+}
+
+/// The row of sums that a byte of four codes names.
+QUELL_INLINE const float* named(const float* sums, std::uint32_t codes, unsigned r) {
+  return sums + (codes >> (8 * r) & 0xff) * (kStrip / 16);
+}
+
+/// kStrip columns. x is written when the sums of all quads are held or added.
+void multiply_strip(const Problem& p, float* x, std::size_t stride, float* sums) {
+  using hadamard_family::kHeldQuads;
+  float* const results = sums + kHeldQuads * 16 * kStrip;
+  const std::size_t quads = p.order / 4;
   const __m512 factor = _mm512_set1_ps(p.scale);
-  const std::uint8_t* codes = p.codes;
-  // Four rows: eight chains of additions, which hide the latency.
-  for (std::size_t i = 0; i < p.order; i += 4) {
-    Pair y[4];
-    QUELL_UNROLL
-    for (unsigned r = 0; r < 4; ++r) y[r] = load(sums + codes[r] * kStrip);
-    codes += 4;
-    for (std::size_t q = 1; q < quads; ++q, codes += 4) {
-      const float* from = sums + q * 16 * kStrip;
+  for (std::size_t first = 0; first < quads; first += kHeldQuads) {
+    const std::size_t held = quads - first < kHeldQuads ? quads - first : kHeldQuads;
+    hold_sums(x + 4 * first * stride, stride, held, sums);
+    const bool last = first + held == quads;
+    // Four rows: eight chains of additions, which hide the latency, and one load for their codes.
+    for (std::size_t i = 0; i < p.order; i += 4) {
+      const std::uint8_t* from = p.codes + i / 4 * p.order + 4 * first;
+      std::uint32_t codes;
+      Pair y[4];
+      std::size_t q = 0;
+      if (first == 0) {
+        __builtin_memcpy(&codes, from, 4);
+        QUELL_UNROLL
+        for (unsigned r = 0; r < 4; ++r) y[r] = load(named(sums, codes, r));
+        q = 1;
+      } else {
+        QUELL_UNROLL
+        for (unsigned r = 0; r < 4; ++r) y[r] = load(results + (i + r) * kStrip);
+      }
+      for (; q < held; ++q) {
+        __builtin_memcpy(&codes, from + 4 * q, 4);
+        QUELL_UNROLL
+        for (unsigned r = 0; r < 4; ++r) {
+          y[r] = y[r] + load(named(sums + q * 16 * kStrip, codes, r));
+        }
+      }
       QUELL_UNROLL
-      for (unsigned r = 0; r < 4; ++r) y[r] = y[r] + load(from + codes[r] * kStrip);
-    }
-    QUELL_UNROLL
-    for (unsigned r = 0; r < 4; ++r) {
-      _mm512_storeu_ps(x + (i + r) * stride, _mm512_mul_ps(y[r].low, factor));
-      _mm512_storeu_ps(x + (i + r) * stride + kLanes, _mm512_mul_ps(y[r].high, factor));
+      for (unsigned r = 0; r < 4; ++r) {
+        float* to = last ? x + (i + r) * stride : results + (i + r) * kStrip;
+        _mm512_storeu_ps(to, last ? _mm512_mul_ps(y[r].low, factor) : y[r].low);
+        _mm512_storeu_ps(to + kLanes, last ? _mm512_mul_ps(y[r].high, factor) : y[r].high);
+      }
     }
   }
 }
 
 /// Slices shorter than a strip: on a copy, filled up with zeros.
 void multiply_short(const Problem& p, float* x, std::size_t length, float* sums) {
-  float* copy = sums + p.order / 4 * 16 * kStrip;
+  float* copy = sums + (hadamard_family::kHeldQuads * 16 + p.order) * kStrip;
   for (std::size_t i = 0; i < p.order; ++i) {
     for (std::size_t j = 0; j < kStrip; ++j) {
       copy[i * kStrip + j] = j < length ? x[i * length + j] : 0.0f;
@@ -192,11 +225,9 @@ void multiply_short(const Problem& p, float* x, std::size_t length, float* sums)
 
 void transform(const Problem& p, float* x, std::size_t blocks, float* scratch) {
   const std::size_t length = std::size_t{1} << p.log2_slice;
-  for (std::size_t block = 0; block < blocks; ++block, x += p.order * length) {
-    for (std::size_t i = 0; i < p.order; ++i) {
-      slice(x + i * length, p.log2_slice, p.order == 1, p.scale);
-    }
-    if (p.order == 1) continue;
+  slices(x, blocks * p.order, p.log2_slice, p.order == 1, p.scale);
+  if (p.order == 1) return;
+  for (; blocks != 0; --blocks, x += p.order * length) {
     if (length < kStrip) {
       multiply_short(p, x, length, scratch);
     } else {

@@ -21,27 +21,26 @@ void sums_and_differences(float* x, std::size_t length) {
   }
 }
 
-/// +-v of a quad whose values are `pitch` apart.
-float quad(const float* x, std::size_t pitch, unsigned code) {
-  const float x0 = x[0], x1 = x[pitch], x2 = x[2 * pitch], x3 = x[3 * pitch];
-  const float a = (code & 1) != 0 ? x0 - x1 : x0 + x1;
-  const float b = (code & 2) != 0 ? x2 - x3 : x2 + x3;
-  const float v = (code & 4) != 0 ? a - b : a + b;
-  return (code & 8) != 0 ? -v : v;
-}
-
-/// Place j of all slices, x[length i] for i < m.
-void multiply_column(const Problem& p, float* x, std::size_t length, float* y) {
+/// Place j of all slices, x[length i] for i < m. `sums` holds the v of every quad and code.
+void multiply_column(const Problem& p, float* x, std::size_t length, float* sums) {
   const std::size_t quads = p.order / 4;
+  for (std::size_t q = 0; q < quads; ++q) {
+    const float* quad = x + 4 * q * length;
+    const float x0 = quad[0], x1 = quad[length], x2 = quad[2 * length], x3 = quad[3 * length];
+    for (unsigned code = 0; code < 8; ++code) {
+      const float a = (code & 1) != 0 ? x0 - x1 : x0 + x1;
+      const float b = (code & 2) != 0 ? x2 - x3 : x2 + x3;
+      const float v = (code & 4) != 0 ? a - b : a + b;
+      sums[16 * q + code] = v;
+      sums[16 * q + code + 8] = -v;
+    }
+  }
   for (std::size_t i = 0; i < p.order; ++i) {
     const std::uint8_t* codes = p.codes + i / 4 * p.order + i % 4;
-    float sum = quad(x, length, codes[0]);
-    for (std::size_t q = 1; q < quads; ++q) {
-      sum = sum + quad(x + 4 * q * length, length, codes[4 * q]);
-    }
-    y[i] = sum * p.scale;
+    float y = sums[codes[0] / 16];
+    for (std::size_t q = 1; q < quads; ++q) y = y + sums[16 * q + codes[4 * q] / 16];
+    x[i * length] = y * p.scale;
   }
-  for (std::size_t i = 0; i < p.order; ++i) x[i * length] = y[i];
 }
 
 void transform(const Problem& p, float* x, std::size_t blocks, float* scratch) {
