@@ -10,6 +10,7 @@
 #include "kernels/cpu/gemm_int8/contract.hpp"
 #include "kernels/cpu/hadamard/contract.hpp"
 #include "kernels/cpu/quantize_rows/contract.hpp"
+#include "kernels/cpu/sparse_rows/contract.hpp"
 #include "kernels/cpu/strip/contract.hpp"
 #include "kernels/cpu/tensor_stats/contract.hpp"
 #include "quell/kernels/explain.hpp"
@@ -47,6 +48,7 @@ std::vector<FamilyReport> explain() {
           walk("quantize_rows", quantize_rows_family::table()),
           walk("elementwise", elementwise::table()),
           walk("hadamard", hadamard_family::table()),
+          walk("sparse_rows", sparse_rows::table()),
           walk("strip", strip::table()),
           walk("tensor_stats", tensor_stats::table())};
 }
