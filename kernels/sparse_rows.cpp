@@ -20,18 +20,21 @@ Error shape_error(const std::string& message) {
   return {ErrorCode::shape, "sparse rows: " + message};
 }
 
-// Strips with fewer rows than this cost more than the rows one by one.
+// A strip takes as long as three rows one by one.
 constexpr std::size_t kFewRows = 4;
-// Rows of W whose outputs are rearranged together: 64 x 16 floats are 4 KB.
+// Columns of x or y that are rearranged together: 64 x 16 floats are 4 KB, which stay in L1.
 constexpr std::size_t kBlock = 64;
 // Handing work to another thread costs some microseconds: 8,192 elements take about as long.
 constexpr std::size_t kElementsPerGrain = 8192;
 
 /// Rows [0, 16) of x side by side, columns [first, last); absent ones are zeros.
 void interleave(MatrixView<const float> x, std::size_t first, std::size_t last, float* strip) {
-  for (std::size_t lane = 0; lane < kLanes; ++lane) {
-    for (std::size_t col = first; col < last; ++col) {
-      strip[col * kLanes + lane] = lane < x.rows() ? x(lane, col) : 0.0f;
+  for (; first < last; first += kBlock) {
+    const std::size_t end = std::min(first + kBlock, last);
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      for (std::size_t col = first; col < end; ++col) {
+        strip[col * kLanes + lane] = lane < x.rows() ? x(lane, col) : 0.0f;
+      }
     }
   }
 }
