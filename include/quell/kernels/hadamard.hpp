@@ -12,8 +12,8 @@
 //   and is an order that Paley's constructions or a propus array reach: 12, 20, 28, 36, 44, 52, 60,
 //   76, 84, 100, 108, 140, 148, 156, 172, 180, 924 and others; 40 is 20 * 2.
 //
-// Known sizes that stay out of reach are those whose odd part is 23 or 29 with few factors of two
-// (92, 116). Any row that a power of two divides can still be rotated in blocks.
+// Some sizes stay out of reach, 92, 116 and 188 among them. Any row that a power of two divides can
+// still be rotated in blocks.
 
 #include <cstddef>
 #include <cstdint>
