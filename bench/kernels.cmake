@@ -23,3 +23,4 @@ set_source_files_properties(contenders/f32_eigen.cpp PROPERTIES
   COMPILE_OPTIONS "-march=native;-ffp-contract=fast;-w")
 quell_bench(stats_bench SOURCES stats_bench.cpp limits.cpp MODULES kernels)
 quell_bench(quantized_bench SOURCES quantized_bench.cpp limits.cpp MODULES kernels)
+quell_bench(rows_bench SOURCES rows_bench.cpp limits.cpp MODULES kernels)

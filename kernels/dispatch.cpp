@@ -8,7 +8,9 @@
 #include "kernels/cpu/gemm_dense/contract.hpp"
 #include "kernels/cpu/gemm_float/contract.hpp"
 #include "kernels/cpu/gemm_int8/contract.hpp"
+#include "kernels/cpu/hadamard/contract.hpp"
 #include "kernels/cpu/quantize_rows/contract.hpp"
+#include "kernels/cpu/sparse_rows/contract.hpp"
 #include "kernels/cpu/strip/contract.hpp"
 #include "kernels/cpu/tensor_stats/contract.hpp"
 #include "quell/kernels/explain.hpp"
@@ -45,6 +47,8 @@ std::vector<FamilyReport> explain() {
           walk("gemm_w8a8", gemm_int8::table(8)),
           walk("quantize_rows", quantize_rows_family::table()),
           walk("elementwise", elementwise::table()),
+          walk("hadamard", hadamard_family::table()),
+          walk("sparse_rows", sparse_rows::table()),
           walk("strip", strip::table()),
           walk("tensor_stats", tensor_stats::table())};
 }
