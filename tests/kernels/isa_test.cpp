@@ -17,7 +17,7 @@ namespace quell::kernels {
 namespace {
 
 TEST(Isa, NamesParseBack) {
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::neon}) {
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::neon}) {
     EXPECT_EQ(parse_isa(to_string(isa)), isa);
   }
   EXPECT_EQ(parse_isa("AVX2"), std::nullopt);
@@ -78,12 +78,12 @@ TEST(Explain, ChoosesTheBestPresentEntryOfEveryFamilyAndSaysWhyNotTheOthers) {
 }
 
 TEST(Explain, ReadmeListsWhatTheTablesHold) {
-  // Lines of the README's table: | `family` | scalar | avx2 | avx512 | neon |, "yes" where an entry
+  // Lines of the README's table: | `family` | scalar | avx2 | avx512 | ... |, "yes" where an entry
   // is.
   std::map<std::string, std::set<std::string>> listed;
   std::ifstream readme(std::string(QUELL_SOURCE_DIR) + "/kernels/README.md");
   ASSERT_TRUE(readme.is_open());
-  const char* columns[] = {"scalar", "avx2", "avx512", "neon"};
+  const char* columns[] = {"scalar", "avx2", "avx512", "avx512vnni", "neon"};
   for (std::string line; std::getline(readme, line);) {
     if (line.rfind("| `", 0) != 0) continue;
     std::istringstream cells(line);
