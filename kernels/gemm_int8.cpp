@@ -33,8 +33,8 @@ class Int8Tiles {
         groups_(layout.groups),
         group_(layout.group),
         row_bytes_(round_up(layout.all_units() * kUnit, gemm_int8::kBlockBytes)),
-        // Zeros down the input channels are multiplied with the activations, not with their sum.
-        zero_(grid.per == Channel::input && !grid.symmetric ? 1 : symmetric_zero(grid.format)) {}
+        zero_(symmetric_zero(grid.format)),
+        zeros_(layout.zeros) {}
 
   std::size_t tile_rows() const { return entry->tile_rows; }
   std::size_t token_bytes() const {
@@ -55,8 +55,10 @@ class Int8Tiles {
       }
       for (std::size_t g = 0; g < groups_; ++g) {
         const std::size_t at = g * group_;
-        sums(tile, count)[g * count + r] =
-            sum_of(codes + at, std::min(group_, cols_ - at), run.zeros);
+        const std::size_t n = std::min(group_, cols_ - at);
+        starts(tile, count)[g * count + r] =
+            run.zeros != nullptr ? -weighted_sum(codes, n, run.zeros)
+                                 : -rounding_->sum(codes + at, n) * (zeros_ ? 1 : zero_);
       }
     }
   }
@@ -66,7 +68,7 @@ class Int8Tiles {
     gemm_int8::TileProduct product;
     product.a = reinterpret_cast<const std::int8_t*>(tile);
     product.first_unit = span.all_before;
-    product.sums = sums(tile, count) + span.group * count;
+    product.starts = starts(tile, count) + span.group * count;
     product.rows = static_cast<unsigned>(count);
     product.codes = block + span.unit * layout.unit_bytes();
     product.tail = block + layout.units(span.group) * layout.unit_bytes();
@@ -75,7 +77,6 @@ class Int8Tiles {
     product.block_bytes = layout.block_bytes(span.group);
     product.scales = layout.scales;
     product.zeros = layout.zeros;
-    product.zero = zero_;
     product.begins = span.begins;
     product.ends = span.ends;
     // Only a lone group is carried on, and its end sets y.
@@ -94,26 +95,24 @@ class Int8Tiles {
   const gemm_int8::Entry* entry;
 
  private:
-  std::int32_t* sums(std::byte* tile, std::size_t count) const {
+  std::int32_t* starts(std::byte* tile, std::size_t count) const {
     return reinterpret_cast<std::int32_t*>(tile + count * row_bytes_);
   }
   float* scales(std::byte* tile, std::size_t count) const {
-    return reinterpret_cast<float*>(sums(tile, count) + count * groups_);
+    return reinterpret_cast<float*>(starts(tile, count) + count * groups_);
   }
 
-  static std::int32_t sum_of(const std::int8_t* codes, std::size_t n, const std::uint8_t* weights) {
+  static std::int32_t weighted_sum(const std::int8_t* codes, std::size_t n,
+                                   const std::uint8_t* weights) {
     std::int32_t sum = 0;
-    if (weights == nullptr) {
-      for (std::size_t i = 0; i < n; ++i) sum += codes[i];
-    } else {
-      for (std::size_t i = 0; i < n; ++i) sum += codes[i] * weights[i];
-    }
+    for (std::size_t i = 0; i < n; ++i) sum += codes[i] * weights[i];
     return sum;
   }
 
   const quantize_rows_family::Entry* rounding_;
   std::size_t cols_, groups_, group_, row_bytes_;
-  std::int32_t zero_;
+  std::int32_t zero_;  // of symmetric grids
+  bool zeros_;         // the panels have them
 };
 
 }  // namespace

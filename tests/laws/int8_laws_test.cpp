@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,8 @@ TEST_P(QuantizeRows, GivesTheBitsOfTheSpecification) {
               quantize_row(scalar::quantize_rows_entry, x.data(), by, n, expected.data());
           ASSERT_TRUE(same_bits(a, b)) << n << " scale " << scale << " planted " << planted;
           ASSERT_EQ(std::memcmp(found.data(), expected.data(), n), 0) << n << " scale " << scale;
+          ASSERT_EQ(GetParam()->sum(found.data(), n),
+                    std::accumulate(found.begin(), found.end(), std::int32_t{0}));
         }
       }
     }
@@ -184,7 +187,7 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
               gemm_int8::TileProduct product;
               product.a = a.data();
               product.first_unit = first_unit;
-              product.sums = sums.data();
+              product.starts = sums.data();
               product.rows = rows;
               product.codes = codes.data();
               product.tail = codes.data() + units * unit_bytes;
@@ -193,7 +196,6 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
               product.block_bytes = block;
               product.scales = scales;
               product.zeros = zeros;
-              product.zero = entry.code_bits == 4 ? 8 : 128;
               product.begins = begins;
               product.ends = ends;
               product.carry = carry.data();

@@ -38,7 +38,7 @@ QUELL_INLINE __m256 scales_of(PanelScales type, const std::byte* tail, std::size
 template <unsigned kRows>
 QUELL_INLINE void start(const family::TileProduct& p, std::size_t g, std::size_t c,
                         __m256i (&sums)[kRows]) {
-  __m256i zero = _mm256_set1_epi32(p.zero);
+  __m256i zero = _mm256_set1_epi32(1);
   if (p.zeros) {
     const std::byte* zeros = p.tail + g * p.block_bytes + (p.scales == PanelScales::f32 ? 128 : 64);
     zero = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(zeros + c)));
@@ -49,8 +49,7 @@ QUELL_INLINE void start(const family::TileProduct& p, std::size_t g, std::size_t
       sums[r] = load(p.carry + r * kPanelCols + c);
       continue;
     }
-    const __m256i taken = _mm256_mullo_epi32(zero, _mm256_set1_epi32(p.sums[g * kRows + r]));
-    sums[r] = _mm256_sub_epi32(_mm256_setzero_si256(), taken);
+    sums[r] = _mm256_mullo_epi32(zero, _mm256_set1_epi32(p.starts[g * kRows + r]));
   }
 }
 

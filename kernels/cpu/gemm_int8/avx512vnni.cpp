@@ -69,7 +69,7 @@ void multiply_rows(const family::TileProduct& p) {
   for (std::size_t g = 0; g < p.groups; ++g) {
     const std::byte* codes = p.codes + g * p.block_bytes;
     const std::byte* tail = p.tail + g * p.block_bytes;
-    const std::int32_t* sums = p.sums + g * kRows;
+    const std::int32_t* starts = p.starts + g * kRows;
     __m512i low[kRows], high[kRows];
     if (!p.begins) {
       QUELL_UNROLL
@@ -79,18 +79,16 @@ void multiply_rows(const family::TileProduct& p) {
       }
     } else if (p.zeros) {
       const std::byte* zeros = tail + (p.scales == PanelScales::f32 ? 128 : 64);
-      const __m512i none = _mm512_setzero_si512();
-      const __m512i zero_low = _mm512_sub_epi32(none, widened(zeros));
-      const __m512i zero_high = _mm512_sub_epi32(none, widened(zeros + 16));
+      const __m512i zero_low = widened(zeros), zero_high = widened(zeros + 16);
       QUELL_UNROLL
       for (unsigned r = 0; r < kRows; ++r) {
-        const __m512i sum = _mm512_set1_epi32(sums[r]);
-        low[r] = _mm512_mullo_epi32(zero_low, sum);
-        high[r] = _mm512_mullo_epi32(zero_high, sum);
+        const __m512i start = _mm512_set1_epi32(starts[r]);
+        low[r] = _mm512_mullo_epi32(zero_low, start);
+        high[r] = _mm512_mullo_epi32(zero_high, start);
       }
     } else {
       QUELL_UNROLL
-      for (unsigned r = 0; r < kRows; ++r) low[r] = high[r] = _mm512_set1_epi32(-p.zero * sums[r]);
+      for (unsigned r = 0; r < kRows; ++r) low[r] = high[r] = _mm512_set1_epi32(starts[r]);
     }
 
     // The units of this group, block by block of activations.

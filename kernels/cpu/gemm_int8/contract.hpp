@@ -7,7 +7,7 @@
 //
 // What every entry promises, bit for bit, for a token t and an output channel o:
 //
-//     I[g] = sum over k in group g of code[o, k] * x[t, k]  -  zero[o, g] * sum[t, g]
+//     I[g] = sum over k in group g of code[o, k] * x[t, k]  +  zero[o, g] * start[t, g]
 //     y    = 0;  for g ascending: y = fma(float(I[g]), scale[o, g], y)
 //
 // I is a whole number and exact: additions are modulo 2^32, so only the result has to fit int32. It
@@ -16,8 +16,8 @@
 //
 // Activations lie in tiles of `rows` tokens, in blocks of 64 input channels: those of row r in
 // block i are the 64 bytes at a[(i rows + r) 64], each in [-127, 127]; those past the last input
-// channel are zero, so codes there do not matter. sums[g rows + r] is the sum of x over group g (or
-// whatever the caller wants the zero to multiply).
+// channel are zero, so codes there do not matter. starts[g rows + r] is minus the sum of x over
+// group g; where there is no line of zeros it is multiplied by the zero already, and zero is 1.
 
 #include <cstddef>
 #include <cstdint>
@@ -36,10 +36,10 @@ constexpr std::size_t kBlockUnits = 16, kBlockBytes = kBlockUnits * kUnit;
 
 /// `groups` groups of the same number of units, or a part of the units of one.
 struct TileProduct {
-  const std::int8_t* a;      // the whole tile, 64-byte aligned
-  std::size_t first_unit;    // in the tile, of this call
-  const std::int32_t* sums;  // [groups, rows], from the first group of this call on
-  unsigned rows;             // 1..tile_rows
+  const std::int8_t* a;        // the whole tile, 64-byte aligned
+  std::size_t first_unit;      // in the tile, of this call
+  const std::int32_t* starts;  // [groups, rows], from the first group of this call on
+  unsigned rows;               // 1..tile_rows
 
   const std::byte* codes;  // of the first group, 64-byte aligned
   const std::byte* tail;   // its scales, 64-byte aligned
@@ -47,7 +47,6 @@ struct TileProduct {
   std::size_t block_bytes;  // from group to group
   PanelScales scales;       // none: scale 1
   bool zeros;               // a line of zeros ends the tail
-  std::int32_t zero;        // of all groups where there is no such line
 
   bool begins, ends;    // the first units of their group, and the last; both unless groups is 1
   std::int32_t* carry;  // [rows, 32], 64-byte aligned: I of a group whose end has not come

@@ -45,9 +45,8 @@ void multiply(const family::TileProduct& p) {
         // Unsigned, because sums on the way may wrap.
         std::uint32_t sum = 0;
         if (p.begins) {
-          const auto zero = p.zeros ? std::to_integer<std::uint32_t>(zeros[c])
-                                    : static_cast<std::uint32_t>(p.zero);
-          sum -= zero * static_cast<std::uint32_t>(p.sums[g * p.rows + r]);
+          const auto zero = p.zeros ? std::to_integer<std::uint32_t>(zeros[c]) : 1u;
+          sum = zero * static_cast<std::uint32_t>(p.starts[g * p.rows + r]);
         } else {
           sum = static_cast<std::uint32_t>(p.carry[r * kPanelCols + c]);
         }

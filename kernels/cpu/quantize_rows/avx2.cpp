@@ -48,9 +48,27 @@ void round(const float* x, const float* factors, std::size_t n, float lift, floa
   }
 }
 
+// Bytes with the sign bit flipped are codes plus 128, which an instruction for the sum of absolute
+// differences adds up by eights.
+std::int32_t sum(const std::int8_t* codes, std::size_t n) {
+  const __m256i flip = _mm256_set1_epi8(static_cast<char>(-128)), zero = _mm256_setzero_si256();
+  __m256i eights = zero;
+  std::size_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i some = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + i));
+    eights = _mm256_add_epi64(eights, _mm256_sad_epu8(_mm256_xor_si256(some, flip), zero));
+  }
+  const __m128i two =
+      _mm_add_epi64(_mm256_castsi256_si128(eights), _mm256_extracti128_si256(eights, 1));
+  auto sum = static_cast<std::int32_t>(_mm_cvtsi128_si64(two) + _mm_extract_epi64(two, 1)) -
+             static_cast<std::int32_t>(128 * i);
+  for (; i < n; ++i) sum += codes[i];
+  return sum;
+}
+
 }  // namespace
 
-extern const quantize_rows_family::Entry quantize_rows_entry = {Isa::avx2, absmax, round};
+extern const quantize_rows_family::Entry quantize_rows_entry = {Isa::avx2, absmax, round, sum};
 
 }  // namespace quell::kernels::avx2
 QUELL_TARGET_END

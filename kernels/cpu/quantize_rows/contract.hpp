@@ -31,6 +31,8 @@ struct Entry {
   /// nothing.
   void (*round)(const float* x, const float* factors, std::size_t n, float lift, float inverse,
                 std::int8_t* codes);
+  /// Of up to 2^24 codes.
+  std::int32_t (*sum)(const std::int8_t* codes, std::size_t n);
 };
 
 /// Best first, scalar last.

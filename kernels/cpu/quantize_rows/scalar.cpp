@@ -30,8 +30,14 @@ void round(const float* x, const float* factors, std::size_t n, float lift, floa
   }
 }
 
+std::int32_t sum(const std::int8_t* codes, std::size_t n) {
+  std::int32_t sum = 0;
+  for (std::size_t k = 0; k < n; ++k) sum += codes[k];
+  return sum;
+}
+
 }  // namespace
 
-extern const quantize_rows_family::Entry quantize_rows_entry = {Isa::scalar, absmax, round};
+extern const quantize_rows_family::Entry quantize_rows_entry = {Isa::scalar, absmax, round, sum};
 
 }  // namespace quell::kernels::scalar
