@@ -33,6 +33,10 @@ std::string refuse_either(const ModulePlan& module) {
   if (module.rows == 0 || module.cols == 0) {
     return "a weight of " + numbers(module) + " elements has no groups";
   }
+  if (info(module.grid.format).codebook != nullptr) {
+    return std::string(to_string(module.grid.format)) + " is a codebook (" +
+           to_string(module.grid) + "); compressed-tensors holds integers (choose --to quell)";
+  }
   if (module.grid.per == Channel::input) {
     return "groups run down input channels (" + to_string(module.grid) +
            "); compressed-tensors holds groups along output channels only";

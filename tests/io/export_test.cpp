@@ -36,6 +36,7 @@ std::vector<std::string> all_grids() {
   std::vector<std::string> words;
   for (const FormatInfo& format : kFormats) {
     for (const char* const symmetry : {"sym", "asym"}) {
+      if (!parse_grid(std::string(format.name) + ":" + symmetry).has_value()) continue;
       for (const char* const per : {"oc", "ic"}) {
         for (const char* const group : {"row", "g1", "g4", "g5", "g64"}) {
           for (const char* const scale : {"f16", "bf16", "f32"}) {
@@ -312,6 +313,8 @@ TEST(ExportLayouts, SayWithNumbersWhatTheyCannotHold) {
   expect_reason("compressed-tensors", {"m", grid("int4:sym:oc:g128"), 4, 172},
                 "rows of 172 are not a multiple of the group 128 (the last one would have 44)");
   expect_reason("compressed-tensors", {"m", grid("int3:sym:oc:row"), 4, 32}, "3-bit");
+  expect_reason("compressed-tensors", {"m", grid("nf4:sym:oc:g32"), 4, 32},
+                "nf4 is a codebook (nf4:sym:oc:g32)");
   expect_reason("compressed-tensors", {"m", grid("int4:sym:oc:row:f32"), 4, 32},
                 "choose --scale-type f16 or bf16");
   expect_reason("compressed-tensors", {"m", grid("int4"), 4, 32, 8}, "inputs");

@@ -30,7 +30,9 @@ namespace quell {
 struct GroupParameters {
   std::size_t rows = 0;  // of the array above
   std::size_t cols = 0;
-  std::vector<float> scales;        // finite, not zero, exactly representable in the scale type
+  // Finite, exactly representable in the scale type, not zero (but for all-zero groups of a
+  // codebook without a zero).
+  std::vector<float> scales;
   std::vector<std::uint8_t> zeros;  // asymmetric grids only, in code units; else empty
 };
 
@@ -93,6 +95,7 @@ inline Error empty_weight_error(std::size_t rows, std::size_t cols) {
 // Sizes, scales and zeros of a weight's group parameters.
 inline Status check_parameters(const GridSpec& grid, std::size_t rows, std::size_t cols,
                                const GroupParameters& parameters) {
+  QUELL_TRY(check_grid(grid));
   if (rows == 0 || cols == 0) return empty_weight_error(rows, cols);
   const GroupLayout layout = group_layout(grid, rows, cols);
   const auto count = checked_multiply(layout.rows, layout.cols);
@@ -112,16 +115,18 @@ inline Status check_parameters(const GridSpec& grid, std::size_t rows, std::size
                                        " zeros, expected " + std::to_string(zeros)};
   }
   const bool may_be_negative = allows_negative_scale(grid);
+  const bool may_be_zero = empty_scale(grid) == 0;
   for (std::size_t i = 0; i < parameters.scales.size(); ++i) {
     const float scale = parameters.scales[i];
-    const bool good = scale != 0 && std::isfinite(scale) &&
+    const bool good = (scale != 0 || may_be_zero) && std::isfinite(scale) &&
                       round_scale(scale, grid.scale_type) == scale &&
-                      (scale > 0 || may_be_negative);
+                      (scale >= 0 || may_be_negative);
     if (good) continue;
     return Error{ErrorCode::numeric, where + "scale [" + std::to_string(i / layout.cols) + ", " +
                                          std::to_string(i % layout.cols) + "] is " +
                                          number_text(static_cast<double>(scale)) +
-                                         "; scales are finite, not zero, exact in " +
+                                         "; scales are finite, " +
+                                         (may_be_zero ? "" : "not zero, ") + "exact in " +
                                          std::string(to_string(grid.scale_type)) +
                                          (may_be_negative ? "" : " and positive on this grid")};
   }
@@ -136,9 +141,13 @@ inline Status check_parameters(const GridSpec& grid, std::size_t rows, std::size
   return ok();
 }
 
-// values[i] = (codes[i] - zero) * scale over a run with one scale.
-inline void dequantize_run(const std::uint8_t* __restrict codes, std::size_t n, int zero,
-                           float scale, float* __restrict values) {
+// values[i] = (codes[i] - zero) * scale over a run with one scale; a codebook's levels instead.
+inline void dequantize_run(const Codebook* codebook, const std::uint8_t* __restrict codes,
+                           std::size_t n, int zero, float scale, float* __restrict values) {
+  if (codebook != nullptr) {
+    for (std::size_t i = 0; i < n; ++i) values[i] = codebook->levels[codes[i]] * scale;
+    return;
+  }
   for (std::size_t i = 0; i < n; ++i) {
     values[i] = static_cast<float>(static_cast<int>(codes[i]) - zero) * scale;
   }
@@ -210,6 +219,7 @@ inline void QuantizedTensor::dequantize_row(std::size_t row, std::span<float> va
   const GroupLayout layout = group_layout(grid_, rows_, cols_);
   const unsigned code_bits = bits(grid_.format);
   const int fixed_zero = symmetric_zero(grid_.format);
+  const Codebook* const codebook = info(grid_.format).codebook;
   const std::uint8_t* packed = codes_.data() + row * row_bytes_;
   for (std::size_t first = 0; first < cols_; first += kChunk) {
     const std::size_t n = std::min(kChunk, cols_ - first);
@@ -222,13 +232,15 @@ inline void QuantizedTensor::dequantize_row(std::size_t row, std::span<float> va
         const std::size_t index = layout.index(row, col);
         const std::size_t run = std::min(layout.length - col % layout.length, n - i);
         const int zero = grid_.symmetric ? fixed_zero : parameters_.zeros[index];
-        detail::dequantize_run(codes + i, run, zero, parameters_.scales[index], out + i);
+        detail::dequantize_run(codebook, codes + i, run, zero, parameters_.scales[index], out + i);
         i += run;
       }
     } else {
       const std::size_t index = layout.index(row, first);
       const float* scales = parameters_.scales.data() + index;
-      if (grid_.symmetric) {
+      if (codebook != nullptr) {
+        for (std::size_t i = 0; i < n; ++i) out[i] = codebook->levels[codes[i]] * scales[i];
+      } else if (grid_.symmetric) {
         for (std::size_t i = 0; i < n; ++i) {
           out[i] = static_cast<float>(static_cast<int>(codes[i]) - fixed_zero) * scales[i];
         }

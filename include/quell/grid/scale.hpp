@@ -30,15 +30,17 @@ enum class ScaleMethod {
 
 /// Scales and zeros of all groups. `importance` has one finite weight >= 0 per input channel
 /// (empty: all 1) and is read by `search` alone, where groups run along input channels; in a group
-/// of one input channel it would be a constant. All-zero groups get scale 1. Scales are rounded to
-/// the grid's scale type. Errors: shape; numeric (a non-finite element with its place; a scale that
-/// the scale type cannot hold, with the group, the value and the types to use instead).
+/// of one input channel it would be a constant. All-zero groups get empty_scale(grid). Scales are
+/// rounded to the grid's scale type. Errors: usage (check_grid); shape; numeric (a non-finite
+/// element with its place; a scale that the scale type cannot hold, with the group, the value and
+/// the types to use instead).
 inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, const GridSpec& grid,
                                              ScaleMethod method, std::span<const float> importance,
                                              Executor& executor);
 
-/// Codes = round-half-even(w / scale) + zero, clamped to the format's range. Errors: shape and
-/// numeric as QuantizedTensor::create; numeric for a non-finite element, with its place.
+/// Codes = round-half-even(w / scale) + zero, clamped to the format's range; of a codebook, the
+/// nearest level to w / scale. Errors: usage, shape and numeric as QuantizedTensor::create; numeric
+/// for a non-finite element, with its place.
 inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
                                                 const GridSpec& grid, GroupParameters parameters,
                                                 Executor& executor);
@@ -94,6 +96,13 @@ inline void round_columns(const float* __restrict x, std::size_t n, const float*
   }
 }
 
+// Codes of a run on a codebook: element i has scales[i * step].
+inline void round_to_levels(const Codebook& codebook, const float* __restrict x, std::size_t n,
+                            const float* __restrict scales, std::size_t step,
+                            std::uint8_t* __restrict codes) {
+  for (std::size_t i = 0; i < n; ++i) codes[i] = codebook.nearest(x[i] / scales[i * step]);
+}
+
 inline Error non_finite_error(MatrixView<const float> weight) {
   std::size_t count = 0;
   std::string place;
@@ -112,10 +121,11 @@ inline Error non_finite_error(MatrixView<const float> weight) {
                                   "; only finite weights can be quantized"};
 }
 
-// The scale of group (r, c) came out as 0 or infinity.
-inline Error scale_range_error(MatrixView<const float> weight, const GridSpec& grid,
-                               const GroupLayout& layout, std::size_t r, std::size_t c,
-                               float scale) {
+// The scale of group (r, c) came out as 0 or infinity: an error, unless 0 is what a group of zeros
+// is meant to have.
+inline Status check_scale_range(MatrixView<const float> weight, const GridSpec& grid,
+                                const GroupLayout& layout, std::size_t r, std::size_t c,
+                                float scale) {
   const bool per_output = grid.per == Channel::output;
   const std::size_t first = (per_output ? c : r) * layout.length;
   const std::size_t run = per_output ? weight.cols() : weight.rows();
@@ -127,6 +137,7 @@ inline Error scale_range_error(MatrixView<const float> weight, const GridSpec& g
     lo = std::min(lo, x);
     hi = std::max(hi, x);
   }
+  if (scale == 0 && empty_scale(grid) == 0 && lo == 0 && hi == 0) return ok();
   const double wanted = grid.symmetric
                             ? std::max(-static_cast<double>(lo), static_cast<double>(hi)) /
                                   static_cast<double>(info(grid.format).absmax_divisor)
@@ -143,7 +154,7 @@ inline Error scale_range_error(MatrixView<const float> weight, const GridSpec& g
              : grid.scale_type == ScaleType::bf16
                  ? "; use f32 scales"
                  : "; rescale the weight or keep it in floating point";
-  return {ErrorCode::numeric, std::move(message)};
+  return Error{ErrorCode::numeric, std::move(message)};
 }
 
 }  // namespace detail
@@ -153,6 +164,7 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
                                              Executor& executor) {
   const std::size_t rows = weight.rows();
   const std::size_t cols = weight.cols();
+  QUELL_TRY(check_grid(grid));
   if (weight.empty()) return detail::empty_weight_error(rows, cols);
   if (!importance.empty() && importance.size() != cols) {
     return Error{ErrorCode::shape, "the importance has " + std::to_string(importance.size()) +
@@ -232,7 +244,8 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
   for (std::size_t i = 0; i < parameters.scales.size(); ++i) {
     const float scale = parameters.scales[i];
     if (scale != 0 && std::isfinite(scale)) continue;
-    return detail::scale_range_error(weight, grid, layout, i / layout.cols, i % layout.cols, scale);
+    QUELL_TRY(
+        detail::check_scale_range(weight, grid, layout, i / layout.cols, i % layout.cols, scale));
   }
   parameters.zeros = std::move(zeros);
   return parameters;
@@ -247,6 +260,7 @@ inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
   const GroupLayout layout = group_layout(grid, rows, cols);
   const CodeRange range = code_range(grid);
   const std::uint8_t fixed_zero = symmetric_zero(grid.format);
+  const Codebook* const codebook = info(grid.format).codebook;
   const unsigned code_bits = bits(grid.format);
   const std::size_t row_bytes = packed_size(cols, code_bits);
   std::vector<std::uint8_t> packed(rows * row_bytes);
@@ -261,15 +275,25 @@ inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
         for (std::size_t col = 0; col < cols; col += layout.length) {
           const std::size_t index = layout.index(row, col);
           const std::size_t n = std::min(layout.length, cols - col);
+          if (codebook != nullptr) {
+            detail::round_to_levels(*codebook, src.data() + col, n, &parameters.scales[index], 0,
+                                    codes.data() + col);
+            continue;
+          }
           detail::round_run(src.data() + col, n, parameters.scales[index],
                             grid.symmetric ? fixed_zero : parameters.zeros[index], range,
                             codes.data() + col);
         }
       } else {
         const std::size_t index = layout.index(row, 0);
-        detail::round_columns(src.data(), cols, parameters.scales.data() + index,
-                              grid.symmetric ? nullptr : parameters.zeros.data() + index,
-                              fixed_zero, range, codes.data());
+        if (codebook != nullptr) {
+          detail::round_to_levels(*codebook, src.data(), cols, &parameters.scales[index], 1,
+                                  codes.data());
+        } else {
+          detail::round_columns(src.data(), cols, parameters.scales.data() + index,
+                                grid.symmetric ? nullptr : parameters.zeros.data() + index,
+                                fixed_zero, range, codes.data());
+        }
       }
       pack_codes(codes, code_bits, {packed.data() + row * row_bytes, row_bytes});
     }

@@ -5,6 +5,7 @@
 // shares one scale (and one zero), and an element is stored as a small unsigned code:
 //
 //     value = (code - zero) * scale           zero = 2^(bits-1) on symmetric grids
+//     value = level[code] * scale             codebook formats (codebook.hpp)
 //
 //     per output channel, group 4              per input channel, group 2
 //     row 0:  [a a a a][b b b b]                col 0  col 1
@@ -50,6 +51,9 @@ inline std::string to_string(const GridSpec& grid);
 /// Errors (usage) name the part that was not understood and the words it may be.
 inline Result<GridSpec> parse_grid(std::string_view word);
 
+/// Can this grid be? Codebook formats are symmetric only. Error: usage.
+inline Status check_grid(const GridSpec& grid);
+
 /// Stored codes an element may take, both ends included.
 struct CodeRange {
   std::uint8_t lowest = 0;
@@ -62,11 +66,16 @@ constexpr CodeRange code_range(const GridSpec& grid) noexcept {
   return {static_cast<std::uint8_t>(zero + f.lowest), static_cast<std::uint8_t>(zero + f.highest)};
 }
 
-/// True if scales may be negative: only where the range is lopsided does the sign buy anything (it
-/// points the longer side at the larger extreme).
+/// True if scales may be negative: only where the values are lopsided does the sign buy anything
+/// (it points the longer side, or the denser one of a codebook, where it serves better).
 constexpr bool allows_negative_scale(const GridSpec& grid) noexcept {
   const FormatInfo& f = info(grid.format);
   return grid.symmetric && f.lowest + f.highest != 0;
+}
+
+/// The scale of an all-zero group: 1, or 0 where no code means zero.
+constexpr float empty_scale(const GridSpec& grid) noexcept {
+  return has_zero(grid.format) ? 1.0f : 0.0f;
 }
 
 // ------------------------------------------------------------------ definitions
@@ -78,6 +87,18 @@ inline std::string to_string(const GridSpec& grid) {
   word += grid.group == 0 ? ":row" : ":g" + std::to_string(grid.group);
   if (grid.scale_type != ScaleType::f16) word.append(":").append(to_string(grid.scale_type));
   return word;
+}
+
+inline Status check_grid(const GridSpec& grid) {
+  const auto refuse = [&](std::string_view reason) {
+    std::string message = "grid `" + to_string(grid) + "`: ";
+    return Error{ErrorCode::usage, message.append(reason)};
+  };
+  if (info(grid.format).codebook != nullptr && !grid.symmetric) {
+    return refuse("codebook formats have no zero point and are symmetric only; write " +
+                  std::string(to_string(grid.format)) + ":sym");
+  }
+  return ok();
 }
 
 namespace detail {
@@ -160,9 +181,11 @@ inline Result<GridSpec> parse_grid(std::string_view word) {
                          "` follows the fifth part; a grid is format:symmetry:direction:group:scale"
                          " type, such as int4:sym:oc:g128:f16"};
     }
-    if (colon == std::string_view::npos) return grid;
+    if (colon == std::string_view::npos) break;
     rest.remove_prefix(colon + 1);
   }
+  QUELL_TRY(check_grid(grid));
+  return grid;
 }
 
 }  // namespace quell

@@ -260,7 +260,8 @@ class Solver {
         const std::size_t group = sweep_.layout.index(row, k);
         const int zero =
             parameters.zeros.empty() ? symmetric_zero(layer_.grid.format) : parameters.zeros[group];
-        const float value = static_cast<float>(codes[k] - zero) * parameters.scales[group];
+        const float value =
+            code_level(layer_.grid.format, codes[k], zero) * parameters.scales[group];
         to[k] = (weight[k] - value) * loss_.error_scale();
       }
     }
