@@ -66,7 +66,7 @@ TEST(GridWord, WrongPartsAreNamedWithTheWordsTheyMayBe) {
     EXPECT_NE(message(std::string("int4:sym:oc:") + group).find("the group"), std::string::npos);
   }
   EXPECT_NE(message("int4:sym:oc:g128:f64").find("f16, bf16, f32"), std::string::npos);
-  EXPECT_NE(message("int4:sym:oc:g128:f16:x").find("follows the fifth part"), std::string::npos);
+  EXPECT_NE(message("int4:sym:oc:g128:f16:x").find("follows the last part"), std::string::npos);
   // Empty parts are not left-out parts.
   for (const char* word : {"", ":", "int4:", "int4::oc", "int4:sym:oc:g128:", " int4", "int4 "}) {
     message(word);

@@ -67,10 +67,13 @@ class FormatLaw : public ::testing::TestWithParam<Case> {
     for (const Channel per : {Channel::output, Channel::input}) {
       for (const std::uint32_t group : {0u, 16u}) {
         for (const ScaleType type : {ScaleType::f16, ScaleType::bf16, ScaleType::f32}) {
-          grid_ = {GetParam().format, GetParam().symmetric, per, group, type};
-          SCOPED_TRACE(to_string(grid_));
-          law();
-          if (HasFatalFailure()) return;
+          for (const bool two_level : {false, true}) {
+            grid_ = {GetParam().format, GetParam().symmetric, per, group, type, two_level};
+            if (!check_grid(grid_).has_value()) continue;
+            SCOPED_TRACE(to_string(grid_));
+            law();
+            if (HasFatalFailure()) return;
+          }
         }
       }
     }
@@ -114,7 +117,9 @@ TEST_P(FormatLaw, CodesAreInRangeAndScalesAreFiniteNotZeroAndRepresentable) {
       for (const float scale : tensor.parameters().scales) {
         ASSERT_TRUE(std::isfinite(scale)) << named.name;
         ASSERT_TRUE(scale != 0 || !has_zero(grid_.format)) << named.name;
-        ASSERT_EQ(round_scale(scale, grid_.scale_type), scale) << named.name;
+        if (!grid_.two_level) {
+          ASSERT_EQ(round_scale(scale, grid_.scale_type), scale) << named.name;
+        }
         // Absmax scales are positive, but for codebooks that point their longer end at the extreme.
         const bool searched =
             GetParam().method == ScaleMethod::search || grid_.format == Format::iq4;
@@ -180,11 +185,20 @@ TEST_P(FormatLaw, SearchedScalesFindAMatrixOnTheGridAgain) {
     for (std::size_t i = 0; i < layout.rows * layout.cols; ++i) {
       const auto scale = static_cast<float>(0.01 + random.uniform(next++));
       parameters.scales.push_back(round_scale(scale, grid.scale_type));
+      if (grid.two_level) {
+        // The largest integer occurs in every row, since the row scale is found from it.
+        const std::size_t c = i % layout.cols;
+        if (c == 0) parameters.row_scales.push_back(parameters.scales.back());
+        parameters.integers.push_back(
+            c == 0 ? kHighestGroupInteger
+                   : static_cast<std::uint8_t>(1 + random.below(next++, kHighestGroupInteger)));
+      }
       if (!grid.symmetric) {
         parameters.zeros.push_back(
             static_cast<std::uint8_t>(random.below(next++, range.highest + 1u)));
       }
     }
+    if (grid.two_level) multiply_levels(parameters);
     std::vector<std::uint8_t> codes(32);
     const std::size_t row_bytes = packed_size(32, bits(grid.format));
     std::vector<std::uint8_t> packed(32 * row_bytes);

@@ -30,11 +30,24 @@ namespace quell {
 struct GroupParameters {
   std::size_t rows = 0;  // of the array above
   std::size_t cols = 0;
-  // Finite, exactly representable in the scale type, not zero (but for all-zero groups of a
-  // codebook without a zero).
+  // Finite, not zero (but for all-zero groups of a codebook without a zero); of one-level grids
+  // exactly representable in the scale type.
   std::vector<float> scales;
-  std::vector<std::uint8_t> zeros;  // asymmetric grids only, in code units; else empty
+  std::vector<std::uint8_t> zeros = {};  // asymmetric grids only, in code units; else empty
+  // Two-level grids only, else empty. scales[r, c] is then the float product of row_scales[r],
+  // which is positive and exact in the scale type, and integers[r, c], 1 to kHighestGroupInteger.
+  std::vector<float> row_scales = {};
+  std::vector<std::uint8_t> integers = {};
 };
+
+/// Sets the scales of two-level parameters to the products. Sizes are as in GroupParameters.
+inline void multiply_levels(GroupParameters& parameters) {
+  parameters.scales.resize(parameters.integers.size());
+  for (std::size_t i = 0; i < parameters.scales.size(); ++i) {
+    parameters.scales[i] =
+        parameters.row_scales[i / parameters.cols] * static_cast<float>(parameters.integers[i]);
+  }
+}
 
 class QuantizedTensor {
  public:
@@ -61,7 +74,8 @@ class QuantizedTensor {
   /// Dequantized values of one row; `values` has IC elements.
   void dequantize_row(std::size_t row, std::span<float> values) const;
 
-  /// Everything counted: codes, scales in their type, zeros in `bits` bits each.
+  /// Everything counted: codes, scales in their type, zeros in `bits` bits each; of two levels, row
+  /// scales in their type and integers in 4 bits.
   double bits_per_weight() const noexcept;
 
  private:
@@ -92,6 +106,46 @@ inline Error empty_weight_error(std::size_t rows, std::size_t cols) {
                                 " has no elements to quantize"};
 }
 
+// The two levels of scales and that their products are the scales, whose count was checked.
+inline Status check_levels(const GridSpec& grid, const std::string& where,
+                           const GroupParameters& parameters) {
+  const std::size_t cols = parameters.cols;
+  const auto place = [cols](std::size_t i) {
+    return "[" + std::to_string(i / cols) + ", " + std::to_string(i % cols) + "]";
+  };
+  if (parameters.row_scales.size() != parameters.rows ||
+      parameters.integers.size() != parameters.scales.size()) {
+    return Error{ErrorCode::shape, where + std::to_string(parameters.row_scales.size()) +
+                                       " row scales and " +
+                                       std::to_string(parameters.integers.size()) +
+                                       " integers, expected " + std::to_string(parameters.rows) +
+                                       " and " + std::to_string(parameters.scales.size())};
+  }
+  for (std::size_t r = 0; r < parameters.rows; ++r) {
+    const float scale = parameters.row_scales[r];
+    if (scale > 0 && std::isfinite(scale) && round_scale(scale, grid.scale_type) == scale) continue;
+    return Error{ErrorCode::numeric, where + "row scale " + std::to_string(r) + " is " +
+                                         number_text(static_cast<double>(scale)) +
+                                         "; row scales are finite, positive and exact in " +
+                                         std::string(to_string(grid.scale_type))};
+  }
+  for (std::size_t i = 0; i < parameters.scales.size(); ++i) {
+    const std::uint8_t integer = parameters.integers[i];
+    if (integer == 0 || integer > kHighestGroupInteger) {
+      return Error{ErrorCode::numeric, where + "the integer of group " + place(i) + " is " +
+                                           std::to_string(integer) + ", expected 1 to " +
+                                           std::to_string(kHighestGroupInteger)};
+    }
+    const float product = parameters.row_scales[i / cols] * static_cast<float>(integer);
+    if (parameters.scales[i] == product && std::isfinite(product)) continue;
+    return Error{ErrorCode::numeric, where + "scale " + place(i) + " is " +
+                                         number_text(static_cast<double>(parameters.scales[i])) +
+                                         ", expected a finite product of row scale and integer, " +
+                                         number_text(static_cast<double>(product))};
+  }
+  return ok();
+}
+
 // Sizes, scales and zeros of a weight's group parameters.
 inline Status check_parameters(const GridSpec& grid, std::size_t rows, std::size_t cols,
                                const GroupParameters& parameters) {
@@ -113,6 +167,11 @@ inline Status check_parameters(const GridSpec& grid, std::size_t rows, std::size
   if (parameters.zeros.size() != zeros) {
     return Error{ErrorCode::shape, where + std::to_string(parameters.zeros.size()) +
                                        " zeros, expected " + std::to_string(zeros)};
+  }
+  if (grid.two_level) return check_levels(grid, where, parameters);
+  if (!parameters.row_scales.empty() || !parameters.integers.empty()) {
+    return Error{ErrorCode::shape,
+                 where + "row scales and integers belong to two-level grids (u4)"};
   }
   const bool may_be_negative = allows_negative_scale(grid);
   const bool may_be_zero = empty_scale(grid) == 0;
@@ -256,9 +315,12 @@ inline void QuantizedTensor::dequantize_row(std::size_t row, std::span<float> va
 
 inline double QuantizedTensor::bits_per_weight() const noexcept {
   if (rows_ == 0) return 0;
+  const std::size_t scales =
+      grid_.two_level ? parameters_.row_scales.size() : parameters_.scales.size();
   const double all =
       8.0 * static_cast<double>(codes_.size()) +
-      static_cast<double>(bits(grid_.scale_type)) * static_cast<double>(parameters_.scales.size()) +
+      static_cast<double>(bits(grid_.scale_type)) * static_cast<double>(scales) +
+      static_cast<double>(kGroupIntegerBits) * static_cast<double>(parameters_.integers.size()) +
       static_cast<double>(bits(grid_.format)) * static_cast<double>(parameters_.zeros.size());
   return all / (static_cast<double>(rows_) * static_cast<double>(cols_));
 }

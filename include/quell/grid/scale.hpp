@@ -19,6 +19,7 @@
 #include "quell/grid/quantized.hpp"
 #include "quell/grid/spec.hpp"
 #include "quell/grid/strip.hpp"
+#include "quell/grid/two_level.hpp"
 
 namespace quell {
 
@@ -31,9 +32,9 @@ enum class ScaleMethod {
 /// Scales and zeros of all groups. `importance` has one finite weight >= 0 per input channel
 /// (empty: all 1) and is read by `search` alone, where groups run along input channels; in a group
 /// of one input channel it would be a constant. All-zero groups get empty_scale(grid). Scales are
-/// rounded to the grid's scale type. Errors: usage (check_grid); shape; numeric (a non-finite
-/// element with its place; a scale that the scale type cannot hold, with the group, the value and
-/// the types to use instead).
+/// rounded to the grid's scale type; on two-level grids they are split as two_level.hpp says.
+/// Errors: usage (check_grid); shape; numeric (a non-finite element with its place; a scale that
+/// the scale type cannot hold, with the group, the value and the types to use instead).
 inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, const GridSpec& grid,
                                              ScaleMethod method, std::span<const float> importance,
                                              Executor& executor);
@@ -181,6 +182,8 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
 
   const GroupLayout layout = group_layout(grid, rows, cols);
   const bool per_output = grid.per == Channel::output;
+  GridSpec first = grid;  // what the strips choose; on two levels not rounded yet
+  if (grid.two_level) first.scale_type = ScaleType::f32;
   GroupParameters parameters;
   parameters.rows = layout.rows;
   parameters.cols = layout.cols;
@@ -214,7 +217,7 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
             for (std::size_t i = 0; i < n; ++i) values[i * kStripLanes + lane] = src[i];
           }
           if (!detail::all_finite({values.data(), n * kStripLanes})) not_finite[strip] = 1;
-          detail::scale_strip(grid, method, values.data(),
+          detail::scale_strip(first, method, values.data(),
                               importance.empty() ? nullptr : importance.data() + col, n, scale,
                               zero);
           for (std::size_t lane = 0; lane < lanes; ++lane) {
@@ -232,7 +235,7 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
           std::copy_n(weight.row(row + i).data() + col, lanes, values.data() + i * kStripLanes);
         }
         if (!detail::all_finite({values.data(), n * kStripLanes})) not_finite[strip] = 1;
-        detail::scale_strip(grid, method, values.data(), nullptr, n, scale, zero);
+        detail::scale_strip(first, method, values.data(), nullptr, n, scale, zero);
         for (std::size_t lane = 0; lane < lanes; ++lane) store(group * cols + col + lane, lane);
       }
     }
@@ -240,6 +243,10 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
 
   if (std::find(not_finite.begin(), not_finite.end(), 1) != not_finite.end()) {
     return detail::non_finite_error(weight);
+  }
+  if (grid.two_level) {
+    QUELL_TRY(split_levels(grid, parameters));
+    return parameters;
   }
   for (std::size_t i = 0; i < parameters.scales.size(); ++i) {
     const float scale = parameters.scales[i];

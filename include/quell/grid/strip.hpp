@@ -11,6 +11,9 @@
 // All functions tolerate non-finite values without undefined behaviour, but promise nothing about
 // the lanes that hold them. A scale that the grid's scale type cannot hold is returned as what
 // rounding makes of it, 0 or infinity; that group's codes mean nothing, and the caller must look.
+//
+// On two-level grids the scales chosen here are those of one level, and split_levels
+// (two_level.hpp) makes two of them; round_strip takes the products.
 
 #include <cstddef>
 #include <cstdint>

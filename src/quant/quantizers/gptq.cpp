@@ -347,8 +347,9 @@ class Gptq final : public Quantizer {
     sweep.grid = layer.grid;
     sweep.layout = group_layout(layer.grid, layer.weight.rows(), layer.weight.cols());
     // Down a column all targets of a group are finished together, so even a sorted sweep can fit
-    // them.
-    sweep.fit = layer.given == nullptr && (!options_.act_order || layer.grid.per == Channel::input);
+    // them. The two levels of a row's scales hang together and are rounding's.
+    sweep.fit = layer.given == nullptr && !layer.grid.two_level &&
+                (!options_.act_order || layer.grid.per == Channel::input);
     sweep.scale = layer.scale;
     sweep.order = order;
     sweep.dead = profile.dead;
