@@ -37,6 +37,10 @@ std::string refuse_either(const ModulePlan& module) {
     return std::string(to_string(module.grid.format)) + " is a codebook (" +
            to_string(module.grid) + "); compressed-tensors holds integers (choose --to quell)";
   }
+  if (module.grid.two_level) {
+    return "scales have two levels (" + to_string(module.grid) +
+           "); compressed-tensors holds one scale per group (choose --to quell)";
+  }
   if (module.grid.per == Channel::input) {
     return "groups run down input channels (" + to_string(module.grid) +
            "); compressed-tensors holds groups along output channels only";

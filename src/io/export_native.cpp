@@ -37,10 +37,18 @@ std::vector<TensorPlan> tensors(const ModulePlan& module) {
   const GroupLayout groups = group_layout(module.grid, module.rows, module.cols);
   std::vector<TensorPlan> plan = {
       {module.name + ".weight_codes", DType::u8, {module.rows, row_bytes(module)}},
-      {module.name + ".weight_scales",
-       dtype_of(module.grid.scale_type),
-       {groups.rows, groups.cols}},
   };
+  if (module.grid.two_level) {
+    plan.push_back(
+        {module.name + ".weight_row_scales", dtype_of(module.grid.scale_type), {groups.rows}});
+    plan.push_back({module.name + ".weight_group_integers",
+                    DType::u8,
+                    {groups.rows, packed_size(groups.cols, kGroupIntegerBits)}});
+    return plan;
+  }
+  plan.push_back({module.name + ".weight_scales",
+                  dtype_of(module.grid.scale_type),
+                  {groups.rows, groups.cols}});
   if (!module.grid.symmetric) {
     plan.push_back({module.name + ".weight_zeros", DType::u8, {groups.rows, groups.cols}});
   }
@@ -57,9 +65,38 @@ std::vector<std::byte> to_bytes(std::span<const std::uint8_t> values) {
   return {bytes.begin(), bytes.end()};
 }
 
+// Integers of groups, 4 bits each, rows from a byte on.
+std::vector<std::byte> pack_integers(const GroupParameters& parameters) {
+  const std::size_t bytes = packed_size(parameters.cols, kGroupIntegerBits);
+  std::vector<std::uint8_t> packed(parameters.rows * bytes);
+  const std::span<const std::uint8_t> integers = parameters.integers;
+  for (std::size_t row = 0; row < parameters.rows; ++row) {
+    pack_codes(integers.subspan(row * parameters.cols, parameters.cols), kGroupIntegerBits,
+               std::span(packed).subspan(row * bytes, bytes));
+  }
+  return to_bytes(packed);
+}
+
+std::vector<std::uint8_t> unpack_integers(std::span<const std::byte> bytes,
+                                          const GroupLayout& groups) {
+  const std::vector<std::uint8_t> packed = to_codes(bytes);
+  const std::size_t row_bytes = packed_size(groups.cols, kGroupIntegerBits);
+  std::vector<std::uint8_t> integers(groups.rows * groups.cols);
+  for (std::size_t row = 0; row < groups.rows; ++row) {
+    unpack_codes(std::span(packed).subspan(row * row_bytes, row_bytes), kGroupIntegerBits,
+                 std::span(integers).subspan(row * groups.cols, groups.cols));
+  }
+  return integers;
+}
+
 Result<std::vector<std::vector<std::byte>>> encode(const QuantizedTensor& weight) {
   std::vector<std::vector<std::byte>> out;
   out.push_back(to_bytes(weight.packed_codes()));
+  if (weight.grid().two_level) {
+    out.push_back(scale_bytes(weight.parameters().row_scales, weight.grid().scale_type));
+    out.push_back(pack_integers(weight.parameters()));
+    return out;
+  }
   out.push_back(scale_bytes(weight.parameters().scales, weight.grid().scale_type));
   if (!weight.grid().symmetric) out.push_back(to_bytes(weight.parameters().zeros));
   return out;
@@ -72,8 +109,15 @@ Result<QuantizedTensor> decode(const ModulePlan& module,
   GroupParameters parameters;
   parameters.rows = groups.rows;
   parameters.cols = groups.cols;
-  parameters.scales = scales_from_bytes(bytes[1], module.grid.scale_type);
-  if (!module.grid.symmetric) parameters.zeros = to_codes(bytes[2]);
+  std::vector<float> scales = scales_from_bytes(bytes[1], module.grid.scale_type);
+  if (module.grid.two_level) {
+    parameters.row_scales = std::move(scales);
+    parameters.integers = unpack_integers(bytes[2], groups);
+    multiply_levels(parameters);
+  } else {
+    parameters.scales = std::move(scales);
+    if (!module.grid.symmetric) parameters.zeros = to_codes(bytes[2]);
+  }
   return QuantizedTensor::create(module.grid, module.rows, module.cols, to_codes(bytes[0]),
                                  std::move(parameters));
 }
