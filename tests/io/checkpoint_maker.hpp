@@ -92,6 +92,7 @@ inline void expect_equal(const QuantizedTensor& a, const QuantizedTensor& b,
   EXPECT_EQ(a.parameters().zeros, b.parameters().zeros) << what;
   EXPECT_EQ(a.parameters().row_scales, b.parameters().row_scales) << what;
   EXPECT_EQ(a.parameters().integers, b.parameters().integers) << what;
+  EXPECT_TRUE(a.kept() == b.kept()) << what;
 }
 
 struct HandTensor {

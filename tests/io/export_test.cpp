@@ -10,7 +10,9 @@
 
 #include "io/checkpoint_maker.hpp"
 #include "quell/core/half.hpp"
+#include "quell/grid/scale.hpp"
 #include "support/files.hpp"
+#include "support/matrices.hpp"
 
 namespace quell::io {
 namespace {
@@ -218,6 +220,54 @@ TEST(NativeLayout, RefusesGridsThatCannotBeWhenItReadsTheConfig) {
   ASSERT_FALSE(modules.has_value());
   EXPECT_NE(modules.error().message.find("weight_row_scales"), std::string::npos)
       << modules.error().message;
+}
+
+TEST(NativeLayout, CarriesKeptColumns) {
+  SerialExecutor executor;
+  const Matrix weight = test::gaussian_matrix(5, 12, 7);
+  const std::vector<std::uint32_t> columns = {2, 11};
+  for (const char* const word : {"int4:sym:oc:g4", "int3:asym:ic:g2:f32", "int4:sym:oc:g4:u4"}) {
+    const auto tensor =
+        quantize_keeping(weight.view(), grid(word), ScaleMethod::absmax, {}, columns, executor);
+    ASSERT_TRUE(tensor.has_value()) << tensor.error().message;
+    const ModulePlan module{"model.m", grid(word), 5, 12, 0, 2};
+    const auto bytes = layout("quell").encode(*tensor);
+    ASSERT_TRUE(bytes.has_value());
+    const auto plan = layout("quell").tensors(module);
+    ASSERT_EQ(plan.size(), bytes->size());
+    EXPECT_EQ((*bytes)[bytes->size() - 2], test::bytes_of<std::uint32_t>({2, 11}));
+    std::vector<HandTensor> tensors;
+    for (std::size_t i = 0; i < plan.size(); ++i) {
+      tensors.push_back({plan[i].name, plan[i].dtype, plan[i].shape, (*bytes)[i]});
+    }
+    const TemporaryFolder folder;
+    const auto checkpoint = test::make_checkpoint(folder.path(), tensors);
+    Json config;
+    config.set("quantization_config", layout("quell").config(std::span(&module, 1), {}));
+    const auto modules = QuantizedModules::parse(config, "config.json", checkpoint);
+    ASSERT_TRUE(modules.has_value()) << modules.error().message;
+    const auto back = modules->read(modules->modules()[0], checkpoint);
+    ASSERT_TRUE(back.has_value()) << back.error().message;
+    test::expect_equal(*back, *tensor, word);
+
+    auto damaged = *bytes;
+    damaged[damaged.size() - 2] = test::bytes_of<std::uint32_t>({11, 2});
+    EXPECT_FALSE(layout("quell").decode(module, damaged).has_value());
+    damaged = *bytes;
+    damaged.pop_back();
+    EXPECT_FALSE(layout("quell").decode(module, damaged).has_value());
+    // A config that names more columns than the tensors hold.
+    ModulePlan more = module;
+    more.kept_columns = 3;
+    config.set("quantization_config", layout("quell").config(std::span(&more, 1), {}));
+    EXPECT_FALSE(QuantizedModules::parse(config, "config.json", checkpoint).has_value());
+    more.kept_columns = 13;
+    config.set("quantization_config", layout("quell").config(std::span(&more, 1), {}));
+    EXPECT_FALSE(QuantizedModules::parse(config, "config.json", checkpoint).has_value());
+  }
+  const ModulePlan module{"m", grid("int4:sym:oc:g4"), 5, 12, 0, 2};
+  EXPECT_NE(layout("compressed-tensors").refuse(module).find("2 columns are kept in f16"),
+            std::string::npos);
 }
 
 // ------------------------------------------------------------------ against the package

@@ -18,6 +18,7 @@
 #include "quell/core/bits.hpp"
 #include "quell/core/checked.hpp"
 #include "quell/core/executor.hpp"
+#include "quell/core/half.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/view.hpp"
 #include "quell/grid/groups.hpp"
@@ -49,6 +50,14 @@ inline void multiply_levels(GroupParameters& parameters) {
   }
 }
 
+/// Input channels that stay in f16 beside the codes (outliers): k of them.
+struct KeptColumns {
+  std::vector<std::uint32_t> columns = {};  // [k], ascending, below IC
+  std::vector<std::uint16_t> values = {};   // [OC, k], f16 bits of finite numbers
+
+  bool operator==(const KeptColumns&) const = default;
+};
+
 class QuantizedTensor {
  public:
   QuantizedTensor() = default;
@@ -61,6 +70,12 @@ class QuantizedTensor {
                                         std::vector<std::uint8_t> packed_codes,
                                         GroupParameters parameters);
 
+  /// The same with kept columns, replacing those it had. Their codes must mean zero, so that a
+  /// kernel may add their products to those of the codes; a format without a zero (iq4) keeps
+  /// none. Errors: usage, shape, numeric.
+  Result<QuantizedTensor> keeping(KeptColumns kept) &&;
+
+  const KeptColumns& kept() const noexcept { return kept_; }
   const GridSpec& grid() const noexcept { return grid_; }
   std::size_t rows() const noexcept { return rows_; }  // OC
   std::size_t cols() const noexcept { return cols_; }  // IC
@@ -75,7 +90,7 @@ class QuantizedTensor {
   void dequantize_row(std::size_t row, std::span<float> values) const;
 
   /// Everything counted: codes, scales in their type, zeros in `bits` bits each; of two levels, row
-  /// scales in their type and integers in 4 bits.
+  /// scales in their type and integers in 4 bits; kept values in 16 bits, their columns in 32.
   double bits_per_weight() const noexcept;
 
  private:
@@ -85,6 +100,7 @@ class QuantizedTensor {
   std::size_t row_bytes_ = 0;
   std::vector<std::uint8_t> codes_;
   GroupParameters parameters_;
+  KeptColumns kept_;
 };
 
 /// The whole tensor as floats; `out` is [OC, IC]. Errors: shape.
@@ -311,6 +327,57 @@ inline void QuantizedTensor::dequantize_row(std::size_t row, std::span<float> va
       }
     }
   }
+  const std::size_t kept = kept_.columns.size();
+  for (std::size_t k = 0; k < kept; ++k) {
+    values[kept_.columns[k]] = f16_to_float(kept_.values[row * kept + k]);
+  }
+}
+
+inline Result<QuantizedTensor> QuantizedTensor::keeping(KeptColumns kept) && {
+  const std::string where = "kept columns of a weight of " + std::to_string(rows_) + " x " +
+                            std::to_string(cols_) + " on " + to_string(grid_) + ": ";
+  const std::size_t count = kept.columns.size();
+  if (count != 0 && !has_zero(grid_.format)) {
+    return Error{ErrorCode::usage, where +
+                                       "the format has no code for zero; keep columns beside "
+                                       "another one"};
+  }
+  const auto size = checked_multiply(rows_, count);
+  if (!size || kept.values.size() != *size) {
+    return Error{ErrorCode::shape, where + std::to_string(kept.values.size()) +
+                                       " values, expected " + std::to_string(count) +
+                                       " for each row"};
+  }
+  for (std::size_t k = 0; k < count; ++k) {
+    if (kept.columns[k] < cols_ && (k == 0 || kept.columns[k - 1] < kept.columns[k])) continue;
+    return Error{ErrorCode::shape, where + "column " + std::to_string(k) + " of the list is " +
+                                       std::to_string(kept.columns[k]) +
+                                       "; columns ascend and are below " + std::to_string(cols_)};
+  }
+  const GroupLayout layout = group_layout(grid_, rows_, cols_);
+  std::vector<std::uint8_t> codes(cols_);
+  for (std::size_t row = 0; row < rows_ && count != 0; ++row) {
+    unpack_row(row, codes);
+    for (std::size_t k = 0; k < count; ++k) {
+      const std::uint32_t col = kept.columns[k];
+      const auto place = [&] {
+        return "[" + std::to_string(row) + ", " + std::to_string(col) + "]";
+      };
+      const int zero = grid_.symmetric ? symmetric_zero(grid_.format)
+                                       : parameters_.zeros[layout.index(row, col)];
+      if (code_level(grid_.format, codes[col], zero) != 0) {
+        return Error{ErrorCode::numeric, where + "the code of element " + place() + " is " +
+                                             std::to_string(codes[col]) +
+                                             ", which does not mean zero"};
+      }
+      if (!std::isfinite(f16_to_float(kept.values[row * count + k]))) {
+        return Error{ErrorCode::numeric,
+                     where + "the value of element " + place() + " is not a finite f16 number"};
+      }
+    }
+  }
+  kept_ = std::move(kept);
+  return std::move(*this);
 }
 
 inline double QuantizedTensor::bits_per_weight() const noexcept {
@@ -321,6 +388,8 @@ inline double QuantizedTensor::bits_per_weight() const noexcept {
       8.0 * static_cast<double>(codes_.size()) +
       static_cast<double>(bits(grid_.scale_type)) * static_cast<double>(scales) +
       static_cast<double>(kGroupIntegerBits) * static_cast<double>(parameters_.integers.size()) +
+      16.0 * static_cast<double>(kept_.values.size()) +
+      32.0 * static_cast<double>(kept_.columns.size()) +
       static_cast<double>(bits(grid_.format)) * static_cast<double>(parameters_.zeros.size());
   return all / (static_cast<double>(rows_) * static_cast<double>(cols_));
 }

@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "quell/core/executor.hpp"
+#include "quell/core/half.hpp"
 #include "quell/core/result.hpp"
+#include "quell/core/tensor.hpp"
 #include "quell/core/view.hpp"
 #include "quell/grid/groups.hpp"
 #include "quell/grid/quantized.hpp"
@@ -44,6 +46,15 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
 /// for a non-finite element, with its place.
 inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
                                                 const GridSpec& grid, GroupParameters parameters,
+                                                Executor& executor);
+
+/// Plain rounding with the input channels `columns` (ascending, below IC) kept in f16: they count
+/// as zeros when scales are chosen, so outliers in them spoil no group. Errors: as the two
+/// functions above and QuantizedTensor::keeping; resource.
+inline Result<QuantizedTensor> quantize_keeping(MatrixView<const float> weight,
+                                                const GridSpec& grid, ScaleMethod method,
+                                                std::span<const float> importance,
+                                                std::span<const std::uint32_t> columns,
                                                 Executor& executor);
 
 // ------------------------------------------------------------------ definitions
@@ -309,6 +320,28 @@ inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
     return detail::non_finite_error(weight);
   }
   return QuantizedTensor::create(grid, rows, cols, std::move(packed), std::move(parameters));
+}
+
+inline Result<QuantizedTensor> quantize_keeping(MatrixView<const float> weight,
+                                                const GridSpec& grid, ScaleMethod method,
+                                                std::span<const float> importance,
+                                                std::span<const std::uint32_t> columns,
+                                                Executor& executor) {
+  KeptColumns kept;
+  kept.columns.assign(columns.begin(), columns.end());
+  kept.values.reserve(weight.rows() * columns.size());
+  QUELL_TRY(rest, Matrix::uninitialized(weight.rows(), weight.cols()));
+  for (std::size_t row = 0; row < weight.rows(); ++row) {
+    std::copy_n(weight.row(row).data(), weight.cols(), rest.row(row).data());
+    for (const std::uint32_t col : columns) {
+      if (col >= weight.cols()) continue;  // keeping() refuses it by name
+      kept.values.push_back(float_to_f16(weight(row, col)));
+      rest(row, col) = 0;
+    }
+  }
+  QUELL_TRY(parameters, choose_scales(rest.view(), grid, method, importance, executor));
+  QUELL_TRY(tensor, quantize_to_grid(rest.view(), grid, std::move(parameters), executor));
+  return std::move(tensor).keeping(std::move(kept));
 }
 
 }  // namespace quell
