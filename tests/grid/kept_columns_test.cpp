@@ -84,7 +84,8 @@ TEST(KeptColumns, AreCheckedWhenATensorTakesThem) {
   EXPECT_NE(with({{2, 1}, {one, one, one, one}}), "");
   EXPECT_NE(with({{2}, {one, one}}).find("element [1, 2] is 9, which does not mean zero"),
             std::string::npos);
-  for (const std::uint16_t bad : {0x7C00, 0xFC00, 0x7E00}) {
+  for (const std::uint16_t bad :
+       {std::uint16_t{0x7C00}, std::uint16_t{0xFC00}, std::uint16_t{0x7E00}}) {
     EXPECT_NE(with({{1}, {one, bad}}).find("element [1, 1] is not a finite f16"),
               std::string::npos);
   }

@@ -182,7 +182,8 @@ TEST(NativeLayout, RefusesTwoLevelsThatCannotBe) {
     };
   };
   // 0, -1, infinity and NaN in f16.
-  for (const std::uint16_t bits : {0x0000, 0xBC00, 0x7C00, 0x7E00}) {
+  for (const std::uint16_t bits : {std::uint16_t{0x0000}, std::uint16_t{0xBC00},
+                                   std::uint16_t{0x7C00}, std::uint16_t{0x7E00}}) {
     EXPECT_NE(refusal(1, row_scale(bits)).find("row scale 0 is"), std::string::npos) << bits;
   }
 }

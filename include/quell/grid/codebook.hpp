@@ -28,6 +28,12 @@ struct Codebook {
     code += static_cast<std::size_t>(y > thresholds[code]);
     return static_cast<std::uint8_t>(code);
   }
+  constexpr bool ascends() const noexcept {
+    for (std::size_t k = 1; k < levels.size(); ++k) {
+      if (!(levels[k - 1] < levels[k])) return false;
+    }
+    return true;
+  }
   /// False if no level is 0: then only a scale of 0 gives back a group of zeros.
   constexpr bool has_zero() const noexcept {
     for (const float level : levels) {
