@@ -141,7 +141,7 @@ TEST(Quantize, EveryGridCanBeWrittenReadAndEvaluated) {
 
 TEST(Quantize, GridsThatALayoutCannotHoldAreRefusedBeforeWorkStarts) {
   const SmallJob job;
-  for (const std::string grid : {"nf4:sym:oc:g32", "int4:sym:oc:g32:u4"}) {
+  for (const std::string grid : {"nf4:sym:oc:g32", "int4:sym:oc:g32:f32:u4"}) {
     expect_error(quell(job.quantize("out", {"--rule", "*=" + grid, "--to", "compressed-tensors"})),
                  2, {"layers.0", grid, "--to quell"});
     EXPECT_FALSE(std::filesystem::exists(job.path("out")));
