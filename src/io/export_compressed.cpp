@@ -33,6 +33,18 @@ std::string refuse_either(const ModulePlan& module) {
   if (module.rows == 0 || module.cols == 0) {
     return "a weight of " + numbers(module) + " elements has no groups";
   }
+  if (info(module.grid.format).codebook != nullptr) {
+    return std::string(to_string(module.grid.format)) + " is a codebook (" +
+           to_string(module.grid) + "); compressed-tensors holds integers (choose --to quell)";
+  }
+  if (module.kept_columns != 0) {
+    return std::to_string(module.kept_columns) +
+           " columns are kept in f16; compressed-tensors holds codes only (choose --to quell)";
+  }
+  if (module.grid.two_level) {
+    return "scales have two levels (" + to_string(module.grid) +
+           "); compressed-tensors holds one scale per group (choose --to quell)";
+  }
   if (module.grid.per == Channel::input) {
     return "groups run down input channels (" + to_string(module.grid) +
            "); compressed-tensors holds groups along output channels only";
@@ -120,7 +132,7 @@ std::vector<TensorPlan> int8_tensors(const ModulePlan& module) {
 
 // The module that a tensor would be planned as; names do not matter here.
 ModulePlan plan_of(const QuantizedTensor& weight) {
-  return {{}, weight.grid(), weight.rows(), weight.cols()};
+  return {{}, weight.grid(), weight.rows(), weight.cols(), 0, weight.kept().columns.size()};
 }
 
 Bytes pack_zeros(std::span<const std::uint8_t> zeros, const ModulePlan& module,

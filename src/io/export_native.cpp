@@ -21,6 +21,29 @@ std::uint64_t row_bytes(const ModulePlan& module) {
   return packed_size(module.cols, bits(module.grid.format));
 }
 
+// Little-endian bytes of unsigned integers, and back.
+template <typename T>
+std::vector<std::byte> integer_bytes(std::span<const T> values) {
+  std::vector<std::byte> bytes;
+  bytes.reserve(values.size() * sizeof(T));
+  for (const T value : values) {
+    for (std::size_t b = 0; b < sizeof(T); ++b) {
+      bytes.push_back(static_cast<std::byte>((value >> (8 * b)) & 0xFFU));
+    }
+  }
+  return bytes;
+}
+
+template <typename T>
+std::vector<T> integers_from_bytes(std::span<const std::byte> bytes) {
+  std::vector<T> values(bytes.size() / sizeof(T));
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    const auto part = static_cast<T>(std::to_integer<T>(bytes[i]) << (8 * (i % sizeof(T))));
+    values[i / sizeof(T)] = static_cast<T>(values[i / sizeof(T)] | part);
+  }
+  return values;
+}
+
 std::string refuse(const ModulePlan& module) {
   if (module.rows == 0 || module.cols == 0) {
     return "a weight of " + std::to_string(module.rows) + " x " + std::to_string(module.cols) +
@@ -33,17 +56,34 @@ std::string refuse(const ModulePlan& module) {
   return {};
 }
 
+void add_kept(const ModulePlan& module, std::vector<TensorPlan>& plan) {
+  if (module.kept_columns == 0) return;
+  plan.push_back({module.name + ".weight_kept_columns", DType::i32, {module.kept_columns}});
+  plan.push_back(
+      {module.name + ".weight_kept_values", DType::f16, {module.rows, module.kept_columns}});
+}
+
 std::vector<TensorPlan> tensors(const ModulePlan& module) {
   const GroupLayout groups = group_layout(module.grid, module.rows, module.cols);
   std::vector<TensorPlan> plan = {
       {module.name + ".weight_codes", DType::u8, {module.rows, row_bytes(module)}},
-      {module.name + ".weight_scales",
-       dtype_of(module.grid.scale_type),
-       {groups.rows, groups.cols}},
   };
+  if (module.grid.two_level) {
+    plan.push_back(
+        {module.name + ".weight_row_scales", dtype_of(module.grid.scale_type), {groups.rows}});
+    plan.push_back({module.name + ".weight_group_integers",
+                    DType::u8,
+                    {groups.rows, packed_size(groups.cols, kGroupIntegerBits)}});
+    add_kept(module, plan);
+    return plan;
+  }
+  plan.push_back({module.name + ".weight_scales",
+                  dtype_of(module.grid.scale_type),
+                  {groups.rows, groups.cols}});
   if (!module.grid.symmetric) {
     plan.push_back({module.name + ".weight_zeros", DType::u8, {groups.rows, groups.cols}});
   }
+  add_kept(module, plan);
   return plan;
 }
 
@@ -57,11 +97,44 @@ std::vector<std::byte> to_bytes(std::span<const std::uint8_t> values) {
   return {bytes.begin(), bytes.end()};
 }
 
+// Integers of groups, 4 bits each, rows from a byte on.
+std::vector<std::byte> pack_integers(const GroupParameters& parameters) {
+  const std::size_t bytes = packed_size(parameters.cols, kGroupIntegerBits);
+  std::vector<std::uint8_t> packed(parameters.rows * bytes);
+  const std::span<const std::uint8_t> integers = parameters.integers;
+  for (std::size_t row = 0; row < parameters.rows; ++row) {
+    pack_codes(integers.subspan(row * parameters.cols, parameters.cols), kGroupIntegerBits,
+               std::span(packed).subspan(row * bytes, bytes));
+  }
+  return to_bytes(packed);
+}
+
+std::vector<std::uint8_t> unpack_integers(std::span<const std::byte> bytes,
+                                          const GroupLayout& groups) {
+  const std::vector<std::uint8_t> packed = to_codes(bytes);
+  const std::size_t row_bytes = packed_size(groups.cols, kGroupIntegerBits);
+  std::vector<std::uint8_t> integers(groups.rows * groups.cols);
+  for (std::size_t row = 0; row < groups.rows; ++row) {
+    unpack_codes(std::span(packed).subspan(row * row_bytes, row_bytes), kGroupIntegerBits,
+                 std::span(integers).subspan(row * groups.cols, groups.cols));
+  }
+  return integers;
+}
+
 Result<std::vector<std::vector<std::byte>>> encode(const QuantizedTensor& weight) {
   std::vector<std::vector<std::byte>> out;
   out.push_back(to_bytes(weight.packed_codes()));
-  out.push_back(scale_bytes(weight.parameters().scales, weight.grid().scale_type));
-  if (!weight.grid().symmetric) out.push_back(to_bytes(weight.parameters().zeros));
+  if (weight.grid().two_level) {
+    out.push_back(scale_bytes(weight.parameters().row_scales, weight.grid().scale_type));
+    out.push_back(pack_integers(weight.parameters()));
+  } else {
+    out.push_back(scale_bytes(weight.parameters().scales, weight.grid().scale_type));
+    if (!weight.grid().symmetric) out.push_back(to_bytes(weight.parameters().zeros));
+  }
+  if (const KeptColumns& kept = weight.kept(); !kept.columns.empty()) {
+    out.push_back(integer_bytes<std::uint32_t>(kept.columns));
+    out.push_back(integer_bytes<std::uint16_t>(kept.values));
+  }
   return out;
 }
 
@@ -72,10 +145,21 @@ Result<QuantizedTensor> decode(const ModulePlan& module,
   GroupParameters parameters;
   parameters.rows = groups.rows;
   parameters.cols = groups.cols;
-  parameters.scales = scales_from_bytes(bytes[1], module.grid.scale_type);
-  if (!module.grid.symmetric) parameters.zeros = to_codes(bytes[2]);
-  return QuantizedTensor::create(module.grid, module.rows, module.cols, to_codes(bytes[0]),
-                                 std::move(parameters));
+  std::vector<float> scales = scales_from_bytes(bytes[1], module.grid.scale_type);
+  if (module.grid.two_level) {
+    parameters.row_scales = std::move(scales);
+    parameters.integers = unpack_integers(bytes[2], groups);
+    multiply_levels(parameters);
+  } else {
+    parameters.scales = std::move(scales);
+    if (!module.grid.symmetric) parameters.zeros = to_codes(bytes[2]);
+  }
+  QUELL_TRY(tensor, QuantizedTensor::create(module.grid, module.rows, module.cols,
+                                            to_codes(bytes[0]), std::move(parameters)));
+  if (module.kept_columns == 0) return std::move(tensor);
+  const std::size_t count = bytes.size();
+  return std::move(tensor).keeping({integers_from_bytes<std::uint32_t>(bytes[count - 2]),
+                                    integers_from_bytes<std::uint16_t>(bytes[count - 1])});
 }
 
 Json config(std::span<const ModulePlan> modules, std::span<const std::string> ignored) {
@@ -86,6 +170,9 @@ Json config(std::span<const ModulePlan> modules, std::span<const std::string> ig
     entry.set("grid", to_string(module.grid));
     entry.set("shape", Json::array({Json(static_cast<std::uint64_t>(module.rows)),
                                     Json(static_cast<std::uint64_t>(module.cols))}));
+    if (module.kept_columns != 0) {
+      entry.set("kept_columns", static_cast<std::uint64_t>(module.kept_columns));
+    }
     entries.members().emplace_back(module.name, std::move(entry));
   }
   Json kept = Json::array();
@@ -125,7 +212,10 @@ Result<ModulePlan> parse_module(const std::string& name, const Json& entry,
     }
     sizes[i] = static_cast<std::size_t>(item.as_integer());
   }
-  return ModulePlan{name, *grid, sizes[0], sizes[1]};
+  ModulePlan plan{name, *grid, sizes[0], sizes[1]};
+  QUELL_TRY(kept, fields.optional_unsigned("kept_columns", 1, sizes[1]));
+  plan.kept_columns = static_cast<std::size_t>(kept.value_or(0));
+  return plan;
 }
 
 }  // namespace

@@ -130,6 +130,7 @@ Result<std::optional<Decoded>> LinearStudy::cured(Cure::Kind kind, const Decoded
       const auto format = finer(grid.format);
       if (!format) return std::optional<Decoded>();
       grid.format = *format;
+      grid.two_level = false;  // no products of 8-bit codes
       break;
     }
     case Cure::Kind::direction:

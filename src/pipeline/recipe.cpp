@@ -19,6 +19,7 @@ Error usage(std::string message) {
 }
 
 bool names_scale_type(std::string_view grid_word) {
+  if (grid_word.ends_with(":u4")) grid_word.remove_suffix(3);
   const std::size_t colon = grid_word.rfind(':');
   const std::string_view last =
       colon == std::string_view::npos ? grid_word : grid_word.substr(colon + 1);

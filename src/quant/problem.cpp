@@ -173,9 +173,10 @@ Result<GroupParameters> layer_scales(const LayerProblem& layer, std::span<const 
   };
   QUELL_TRY(parameters, choose(layer.scale));
   // Along a row the search itself falls back to absmax where all its weights are zero; down a
-  // column it takes no weights.
+  // column it takes no weights. On two levels the scales of a row stand together, so they stay.
   const bool any_dead = std::find(importance.begin(), importance.end(), 0.0F) != importance.end();
-  if (layer.scale != ScaleMethod::search || layer.grid.per == Channel::output || !any_dead) {
+  if (layer.scale != ScaleMethod::search || layer.grid.per == Channel::output ||
+      layer.grid.two_level || !any_dead) {
     return parameters;
   }
   QUELL_TRY(plain, choose(ScaleMethod::absmax));

@@ -125,9 +125,10 @@ TEST(Quantize, RulesChooseMethodsAndGridsAndIgnoreKeeps) {
 
 TEST(Quantize, EveryGridCanBeWrittenReadAndEvaluated) {
   const SmallJob job;
-  const char* kGrids[] = {"int2:sym:oc:g32",      "int3:asym:oc:g32", "int4:sym:ic:g16",
-                          "int4:asym:oc:g48",     "int4n:sym:oc:row", "int8:sym:oc:row:f32",
-                          "int8full:asym:ic:row", "int4:asym:oc:g32"};
+  const char* kGrids[] = {"int2:sym:oc:g32",      "int3:asym:oc:g32",  "int4:sym:ic:g16",
+                          "int4:asym:oc:g48",     "int4n:sym:oc:row",  "int8:sym:oc:row:f32",
+                          "int8full:asym:ic:row", "int4:asym:oc:g32",  "nf4:sym:oc:g64",
+                          "iq4:sym:ic:g16",       "int4:sym:oc:g32:u4"};
   for (const char* grid : kGrids) {
     SCOPED_TRACE(grid);
     const std::string output = std::string("out-") + grid;
@@ -135,6 +136,23 @@ TEST(Quantize, EveryGridCanBeWrittenReadAndEvaluated) {
     const io::Json result = quell_json({"eval", job.path(output), "--against", job.model, "--text",
                                         job.text, "--context", "64", "--max-tokens", "256"});
     EXPECT_LT(result.find("against")->find("kl_mean")->as_number(), 1.0);
+  }
+}
+
+TEST(Quantize, GridsThatALayoutCannotHoldAreRefusedBeforeWorkStarts) {
+  const SmallJob job;
+  for (const std::string grid : {"nf4:sym:oc:g32", "int4:sym:oc:g32:f32:u4"}) {
+    expect_error(quell(job.quantize("out", {"--rule", "*=" + grid, "--to", "compressed-tensors"})),
+                 2, {"layers.0", grid, "--to quell"});
+    EXPECT_FALSE(std::filesystem::exists(job.path("out")));
+  }
+  expect_error(quell(job.quantize("out", {"--rule", "*=nf4:asym"})), 2,
+               {"nf4:asym", "symmetric only"});
+  // Without --to the layout that can hold them is taken; scales of rows are f32.
+  const io::Json done =
+      quell_json(job.quantize("two", {"--method", "rtn", "--rule", "*=int4:sym:oc:g32:u4"}));
+  for (const io::Json& module : done.find("modules")->items()) {
+    EXPECT_EQ(module.find("grid")->as_string(), "int4:sym:oc:g32:f32:u4");
   }
 }
 

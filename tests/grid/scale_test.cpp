@@ -122,7 +122,8 @@ TEST(Rounding, DividesInsteadOfMultiplyingByAReciprocal) {
 TEST(Rounding, StripsGiveTheCodesOfWholeMatrices) {
   const Matrix weight = test::student_matrix(16, 100, 4, 5);
   SerialExecutor executor;
-  for (const char* word : {"int4:sym:oc:row", "int3:asym:oc:row", "int8:sym:oc:row:f32"}) {
+  for (const char* word : {"int4:sym:oc:row", "int3:asym:oc:row", "int8:sym:oc:row:f32",
+                           "nf4:sym:oc:row", "iq4:sym:oc:row:f32"}) {
     const GridSpec grid = grid_of(word);
     const auto parameters = choose_scales(weight.view(), grid, ScaleMethod::search, {}, executor);
     const auto tensor = quantize_to_grid(weight.view(), grid, *parameters, executor);
@@ -165,7 +166,7 @@ TEST(Groups, PerInputChannelIsPerOutputChannelOfTheTranspose) {
   }
   SerialExecutor executor;
   for (const char* rest : {"g8", "g16:f32", "row"}) {
-    for (const char* start : {"int4:sym:", "int3:asym:"}) {
+    for (const char* start : {"int4:sym:", "int3:asym:", "iq4:sym:"}) {
       for (const ScaleMethod method :
            {ScaleMethod::absmax, ScaleMethod::minmax, ScaleMethod::search}) {
         const GridSpec per_input = grid_of(std::string(start) + "ic:" + rest);

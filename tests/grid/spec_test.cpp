@@ -38,6 +38,7 @@ TEST(GridWord, ParsesBackToTheSameGrid) {
         for (const std::uint32_t group : {0u, 1u, 128u, 4294967295u}) {
           for (const ScaleType type : {ScaleType::f16, ScaleType::bf16, ScaleType::f32}) {
             const GridSpec grid{format.format, symmetric, per, group, type};
+            if (!check_grid(grid).has_value()) continue;
             EXPECT_EQ(parsed(to_string(grid)), grid) << to_string(grid);
           }
         }
@@ -54,8 +55,10 @@ TEST(GridWord, WrongPartsAreNamedWithTheWordsTheyMayBe) {
     EXPECT_EQ(grid.error().code, ErrorCode::usage);
     return grid.error().message;
   };
-  EXPECT_EQ(message("int5"),
-            "grid `int5`: the format `int5` is not one of int2, int3, int4, int4n, int8, int8full");
+  EXPECT_EQ(
+      message("int5"),
+      "grid `int5`: the format `int5` is not one of int2, int3, int4, int4n, int8, int8full, nf4, "
+      "iq4");
   EXPECT_NE(message("int4:symmetric").find("`symmetric` is not one of sym, asym"),
             std::string::npos);
   EXPECT_NE(message("int4:sym:row").find("the direction `row`"), std::string::npos);
@@ -63,7 +66,7 @@ TEST(GridWord, WrongPartsAreNamedWithTheWordsTheyMayBe) {
     EXPECT_NE(message(std::string("int4:sym:oc:") + group).find("the group"), std::string::npos);
   }
   EXPECT_NE(message("int4:sym:oc:g128:f64").find("f16, bf16, f32"), std::string::npos);
-  EXPECT_NE(message("int4:sym:oc:g128:f16:x").find("follows the fifth part"), std::string::npos);
+  EXPECT_NE(message("int4:sym:oc:g128:f16:x").find("follows the last part"), std::string::npos);
   // Empty parts are not left-out parts.
   for (const char* word : {"", ":", "int4:", "int4::oc", "int4:sym:oc:g128:", " int4", "int4 "}) {
     message(word);
@@ -87,8 +90,20 @@ TEST(Format, CodesOfSymmetricGridsAreTheListedIntegers) {
   EXPECT_EQ(symmetric_zero(Format::int8), 128);
 }
 
+TEST(GridWord, CodebooksAreSymmetricOnly) {
+  EXPECT_EQ(parsed("nf4:sym:ic:g64"),
+            (GridSpec{.format = Format::nf4, .per = Channel::input, .group = 64}));
+  EXPECT_EQ(to_string(parsed("iq4")), "iq4:sym:oc:row");
+  for (const char* word : {"nf4:asym", "iq4:asym:oc:g32"}) {
+    const auto grid = parse_grid(word);
+    ASSERT_FALSE(grid.has_value());
+    EXPECT_EQ(grid.error().code, ErrorCode::usage);
+    EXPECT_NE(grid.error().message.find("symmetric only"), std::string::npos);
+  }
+}
+
 TEST(Format, ScalesMayBeNegativeOnlyWhereTheRangeIsLopsided) {
-  for (const char* word : {"int2", "int3", "int4", "int8full"}) {
+  for (const char* word : {"int2", "int3", "int4", "int8full", "nf4", "iq4"}) {
     EXPECT_TRUE(allows_negative_scale(parsed(word))) << word;
   }
   for (const char* word : {"int4n", "int8", "int2:asym", "int4:asym", "int8full:asym"}) {

@@ -55,7 +55,18 @@ inline QuantizedTensor random_quantized(const GridSpec& grid, std::size_t rows, 
   GroupParameters parameters;
   parameters.rows = layout.rows;
   parameters.cols = layout.cols;
-  for (std::size_t i = 0; i < layout.rows * layout.cols; ++i) {
+  if (grid.two_level) {
+    for (std::size_t i = 0; i < layout.rows; ++i) {
+      const float size = static_cast<float>(1 + numbers.below(1000)) / 4096.0F;
+      parameters.row_scales.push_back(round_scale(size, grid.scale_type));
+    }
+    for (std::size_t i = 0; i < layout.rows * layout.cols; ++i) {
+      parameters.integers.push_back(
+          static_cast<std::uint8_t>(1 + numbers.below(kHighestGroupInteger)));
+    }
+    multiply_levels(parameters);
+  }
+  for (std::size_t i = parameters.scales.size(); i < layout.rows * layout.cols; ++i) {
     const float size = static_cast<float>(1 + numbers.below(1000)) / 4096.0F;
     // Grids without the lowest code keep their scales positive.
     const bool negative = grid.symmetric && lowest == 0 && numbers.below(4) == 0;
@@ -79,6 +90,9 @@ inline void expect_equal(const QuantizedTensor& a, const QuantizedTensor& b,
       << what;
   EXPECT_EQ(a.parameters().scales, b.parameters().scales) << what;
   EXPECT_EQ(a.parameters().zeros, b.parameters().zeros) << what;
+  EXPECT_EQ(a.parameters().row_scales, b.parameters().row_scales) << what;
+  EXPECT_EQ(a.parameters().integers, b.parameters().integers) << what;
+  EXPECT_TRUE(a.kept() == b.kept()) << what;
 }
 
 struct HandTensor {

@@ -10,7 +10,9 @@
 
 #include "io/checkpoint_maker.hpp"
 #include "quell/core/half.hpp"
+#include "quell/grid/scale.hpp"
 #include "support/files.hpp"
+#include "support/matrices.hpp"
 
 namespace quell::io {
 namespace {
@@ -38,9 +40,10 @@ std::vector<std::string> all_grids() {
     for (const char* const symmetry : {"sym", "asym"}) {
       for (const char* const per : {"oc", "ic"}) {
         for (const char* const group : {"row", "g1", "g4", "g5", "g64"}) {
-          for (const char* const scale : {"f16", "bf16", "f32"}) {
-            words.push_back(std::string(format.name) + ":" + symmetry + ":" + per + ":" + group +
-                            ":" + scale);
+          for (const char* const scale : {"f16", "bf16", "f32", "f16:u4", "bf16:u4", "f32:u4"}) {
+            std::string word = std::string(format.name) + ":" + symmetry;
+            word = word + ":" + per + ":" + group + ":" + scale;
+            if (parse_grid(word).has_value()) words.push_back(std::move(word));
           }
         }
       }
@@ -126,6 +129,146 @@ TEST(NativeLayout, StoresTheArraysAsTheyAre) {
             test::bytes_of<std::uint16_t>({0x3C00, 0x4000, 0x3800, 0x3400, 0x4400}));
   EXPECT_EQ(tensors[2].name, "m.weight_zeros");
   EXPECT_EQ(tensors[2].bytes, test::bytes_of<std::uint8_t>({7, 0, 3, 1, 2}));
+}
+
+TEST(NativeLayout, StoresTwoLevelsAsRowScalesAndPackedIntegers) {
+  // One row of five groups of one weight; integers 1 15 2 3 4 in nibbles, the last byte half used.
+  const GridSpec spec = grid("int4:sym:oc:g1:u4");
+  GroupParameters parameters{1, 5, {}, {}, {0.5F}, {1, 15, 2, 3, 4}};
+  multiply_levels(parameters);
+  const auto weight = QuantizedTensor::create(spec, 1, 5, {0x98, 0xBA, 0x0C}, parameters);
+  ASSERT_TRUE(weight.has_value()) << weight.error().message;
+  const auto tensors = encoded(layout("quell"), "m", *weight);
+  ASSERT_EQ(tensors.size(), 3U);
+  EXPECT_EQ(tensors[0].bytes, test::bytes_of<std::uint8_t>({0x98, 0xBA, 0x0C}));
+  EXPECT_EQ(tensors[1].name, "m.weight_row_scales");
+  EXPECT_EQ(tensors[1].shape, (std::vector<std::uint64_t>{1}));
+  EXPECT_EQ(tensors[1].bytes, test::bytes_of<std::uint16_t>({0x3800}));
+  EXPECT_EQ(tensors[2].name, "m.weight_group_integers");
+  EXPECT_EQ(tensors[2].dtype, DType::u8);
+  EXPECT_EQ(tensors[2].shape, (std::vector<std::uint64_t>{1, 3}));
+  EXPECT_EQ(tensors[2].bytes, test::bytes_of<std::uint8_t>({0xF1, 0x32, 0x04}));
+}
+
+// What a damaged or hostile file may hold where the two levels stand.
+TEST(NativeLayout, RefusesTwoLevelsThatCannotBe) {
+  const ExportLayout& to = layout("quell");
+  const ModulePlan module{"model.m", grid("int4:sym:oc:g4:u4"), 2, 12};
+  const auto bytes = to.encode(random_quantized(module.grid, 2, 12));
+  ASSERT_TRUE(bytes.has_value());
+  const auto refusal = [&](std::size_t tensor, auto damage) {
+    auto damaged = *bytes;
+    damage(damaged[tensor]);
+    const auto back = to.decode(module, damaged);
+    return back.has_value() ? std::string() : back.error().message;
+  };
+  using Bytes = std::vector<std::byte>;
+  EXPECT_EQ(refusal(2, [](Bytes&) {}), "");
+  // The second row's second group gets the integer 0.
+  EXPECT_NE(refusal(2, [](Bytes& b) { b[2] &= std::byte{0x0F}; })
+                .find("integer of group [1, 1] is 0, expected 1 to 15"),
+            std::string::npos);
+  // The half byte after the last group means nothing.
+  EXPECT_EQ(refusal(2, [](Bytes& b) { b[3] |= std::byte{0xF0}; }), "");
+  EXPECT_NE(refusal(2, [](Bytes& b) { b.pop_back(); }).find("model.m.weight_group_integers"),
+            std::string::npos);
+  EXPECT_NE(
+      refusal(1, [](Bytes& b) { b.push_back(std::byte{0}); }).find("model.m.weight_row_scales"),
+      std::string::npos);
+  const auto row_scale = [](std::uint16_t bits) {
+    return [bits](Bytes& b) {
+      b[0] = static_cast<std::byte>(bits & 255);
+      b[1] = static_cast<std::byte>(bits >> 8);
+    };
+  };
+  // 0, -1, infinity and NaN in f16.
+  for (const std::uint16_t bits : {std::uint16_t{0x0000}, std::uint16_t{0xBC00},
+                                   std::uint16_t{0x7C00}, std::uint16_t{0x7E00}}) {
+    EXPECT_NE(refusal(1, row_scale(bits)).find("row scale 0 is"), std::string::npos) << bits;
+  }
+}
+
+TEST(NativeLayout, RefusesGridsThatCannotBeWhenItReadsTheConfig) {
+  const TemporaryFolder folder;
+  const ModulePlan module{"m", grid("nf4:sym:oc:g4"), 2, 8};
+  const auto checkpoint = test::make_checkpoint(
+      folder.path(), encoded(layout("quell"), "m", random_quantized(module.grid, 2, 8)));
+  const std::string good = layout("quell").config(std::span(&module, 1), {}).dump();
+  for (const char* word : {"nf5:sym:oc:g4", "nf4:asym:oc:g4", "nf4:sym:oc:g4:u4",
+                           "int4:sym:oc:g4:u5", "int8:sym:oc:g4:u4"}) {
+    std::string text = good;
+    const std::size_t at = text.find("nf4:sym:oc:g4");
+    ASSERT_NE(at, std::string::npos);
+    text.replace(at, std::string_view("nf4:sym:oc:g4").size(), word);
+    const auto json = parse_json(text, "config.json");
+    ASSERT_TRUE(json.has_value());
+    Json config;
+    config.set("quantization_config", *json);
+    const auto modules = QuantizedModules::parse(config, "config.json", checkpoint);
+    ASSERT_FALSE(modules.has_value()) << word;
+    EXPECT_EQ(modules.error().code, ErrorCode::unsupported) << word;
+    EXPECT_NE(modules.error().message.find("modules.m.grid"), std::string::npos)
+        << modules.error().message;
+  }
+  // A grid of two levels whose tensors are those of one.
+  std::string text = good;
+  text.replace(text.find("nf4:sym:oc:g4"), std::string_view("nf4:sym:oc:g4").size(),
+               "int4:sym:oc:g4:u4");
+  const auto json = parse_json(text, "config.json");
+  Json config;
+  config.set("quantization_config", *json);
+  const auto modules = QuantizedModules::parse(config, "config.json", checkpoint);
+  ASSERT_FALSE(modules.has_value());
+  EXPECT_NE(modules.error().message.find("weight_row_scales"), std::string::npos)
+      << modules.error().message;
+}
+
+TEST(NativeLayout, CarriesKeptColumns) {
+  SerialExecutor executor;
+  const Matrix weight = test::gaussian_matrix(5, 12, 7);
+  const std::vector<std::uint32_t> columns = {2, 11};
+  for (const char* const word : {"int4:sym:oc:g4", "int3:asym:ic:g2:f32", "int4:sym:oc:g4:u4"}) {
+    const auto tensor =
+        quantize_keeping(weight.view(), grid(word), ScaleMethod::absmax, {}, columns, executor);
+    ASSERT_TRUE(tensor.has_value()) << tensor.error().message;
+    const ModulePlan module{"model.m", grid(word), 5, 12, 0, 2};
+    const auto bytes = layout("quell").encode(*tensor);
+    ASSERT_TRUE(bytes.has_value());
+    const auto plan = layout("quell").tensors(module);
+    ASSERT_EQ(plan.size(), bytes->size());
+    EXPECT_EQ((*bytes)[bytes->size() - 2], test::bytes_of<std::uint32_t>({2, 11}));
+    std::vector<HandTensor> tensors;
+    for (std::size_t i = 0; i < plan.size(); ++i) {
+      tensors.push_back({plan[i].name, plan[i].dtype, plan[i].shape, (*bytes)[i]});
+    }
+    const TemporaryFolder folder;
+    const auto checkpoint = test::make_checkpoint(folder.path(), tensors);
+    Json config;
+    config.set("quantization_config", layout("quell").config(std::span(&module, 1), {}));
+    const auto modules = QuantizedModules::parse(config, "config.json", checkpoint);
+    ASSERT_TRUE(modules.has_value()) << modules.error().message;
+    const auto back = modules->read(modules->modules()[0], checkpoint);
+    ASSERT_TRUE(back.has_value()) << back.error().message;
+    test::expect_equal(*back, *tensor, word);
+
+    auto damaged = *bytes;
+    damaged[damaged.size() - 2] = test::bytes_of<std::uint32_t>({11, 2});
+    EXPECT_FALSE(layout("quell").decode(module, damaged).has_value());
+    damaged = *bytes;
+    damaged.pop_back();
+    EXPECT_FALSE(layout("quell").decode(module, damaged).has_value());
+    // A config that names more columns than the tensors hold.
+    ModulePlan more = module;
+    more.kept_columns = 3;
+    config.set("quantization_config", layout("quell").config(std::span(&more, 1), {}));
+    EXPECT_FALSE(QuantizedModules::parse(config, "config.json", checkpoint).has_value());
+    more.kept_columns = 13;
+    config.set("quantization_config", layout("quell").config(std::span(&more, 1), {}));
+    EXPECT_FALSE(QuantizedModules::parse(config, "config.json", checkpoint).has_value());
+  }
+  const ModulePlan module{"m", grid("int4:sym:oc:g4"), 5, 12, 0, 2};
+  EXPECT_NE(layout("compressed-tensors").refuse(module).find("2 columns are kept in f16"),
+            std::string::npos);
 }
 
 // ------------------------------------------------------------------ against the package
@@ -312,6 +455,10 @@ TEST(ExportLayouts, SayWithNumbersWhatTheyCannotHold) {
   expect_reason("compressed-tensors", {"m", grid("int4:sym:oc:g128"), 4, 172},
                 "rows of 172 are not a multiple of the group 128 (the last one would have 44)");
   expect_reason("compressed-tensors", {"m", grid("int3:sym:oc:row"), 4, 32}, "3-bit");
+  expect_reason("compressed-tensors", {"m", grid("nf4:sym:oc:g32"), 4, 32},
+                "nf4 is a codebook (nf4:sym:oc:g32)");
+  expect_reason("compressed-tensors", {"m", grid("int4:sym:oc:g32:u4"), 4, 32},
+                "scales have two levels (int4:sym:oc:g32:u4)");
   expect_reason("compressed-tensors", {"m", grid("int4:sym:oc:row:f32"), 4, 32},
                 "choose --scale-type f16 or bf16");
   expect_reason("compressed-tensors", {"m", grid("int4"), 4, 32, 8}, "inputs");

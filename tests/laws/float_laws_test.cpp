@@ -190,6 +190,7 @@ void expect_by_the_letter(const GridSpec& grid, std::size_t oc, std::size_t ic, 
 TEST(FloatProduct, IsWhatTheContractSaysOnEveryGrid) {
   unsigned seed = 0;
   for (const FormatInfo& format : kFormats) {
+    if (format.codebook != nullptr) continue;  // not integers
     for (const bool symmetric : {true, false}) {
       for (const Channel per : {Channel::output, Channel::input}) {
         for (const std::uint32_t group : {0u, 32u, 160u}) {

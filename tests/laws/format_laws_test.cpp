@@ -41,6 +41,7 @@ std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const FormatInfo& format : kFormats) {
     for (const bool symmetric : {true, false}) {
+      if (!check_grid({.format = format.format, .symmetric = symmetric}).has_value()) continue;
       for (const ScaleMethod method :
            {ScaleMethod::absmax, ScaleMethod::minmax, ScaleMethod::search}) {
         cases.push_back({format.format, symmetric, method});
@@ -66,10 +67,13 @@ class FormatLaw : public ::testing::TestWithParam<Case> {
     for (const Channel per : {Channel::output, Channel::input}) {
       for (const std::uint32_t group : {0u, 16u}) {
         for (const ScaleType type : {ScaleType::f16, ScaleType::bf16, ScaleType::f32}) {
-          grid_ = {GetParam().format, GetParam().symmetric, per, group, type};
-          SCOPED_TRACE(to_string(grid_));
-          law();
-          if (HasFatalFailure()) return;
+          for (const bool two_level : {false, true}) {
+            grid_ = {GetParam().format, GetParam().symmetric, per, group, type, two_level};
+            if (!check_grid(grid_).has_value()) continue;
+            SCOPED_TRACE(to_string(grid_));
+            law();
+            if (HasFatalFailure()) return;
+          }
         }
       }
     }
@@ -111,11 +115,15 @@ TEST_P(FormatLaw, CodesAreInRangeAndScalesAreFiniteNotZeroAndRepresentable) {
         }
       }
       for (const float scale : tensor.parameters().scales) {
-        ASSERT_TRUE(std::isfinite(scale) && scale != 0) << named.name;
-        ASSERT_EQ(round_scale(scale, grid_.scale_type), scale) << named.name;
-        const bool may_be_negative =
-            GetParam().method == ScaleMethod::search && allows_negative_scale(grid_);
-        ASSERT_TRUE(scale > 0 || may_be_negative) << named.name;
+        ASSERT_TRUE(std::isfinite(scale)) << named.name;
+        ASSERT_TRUE(scale != 0 || !has_zero(grid_.format)) << named.name;
+        if (!grid_.two_level) {
+          ASSERT_EQ(round_scale(scale, grid_.scale_type), scale) << named.name;
+        }
+        // Absmax scales are positive, but for codebooks that point their longer end at the extreme.
+        const bool searched =
+            GetParam().method == ScaleMethod::search || grid_.format == Format::iq4;
+        ASSERT_TRUE(scale >= 0 || (searched && allows_negative_scale(grid_))) << named.name;
       }
     }
   });
@@ -138,7 +146,8 @@ TEST_P(FormatLaw, EveryElementTakesTheNearestValueOfItsGroup) {
           const double w = static_cast<double>(named.matrix(r, c));
           double nearest = std::numeric_limits<double>::infinity();
           for (int code = range.lowest; code <= range.highest; ++code) {
-            nearest = std::fmin(nearest, std::fabs((code - zero) * scale - w));
+            const auto level = static_cast<double>(code_level(grid.format, code, zero));
+            nearest = std::fmin(nearest, std::fabs(level * scale - w));
           }
           // The quotient w / scale is rounded before it is rounded to a code: 2^-24 of at most 255
           // steps; and the value (code - zero) * scale once more, relative to itself.
@@ -176,11 +185,20 @@ TEST_P(FormatLaw, SearchedScalesFindAMatrixOnTheGridAgain) {
     for (std::size_t i = 0; i < layout.rows * layout.cols; ++i) {
       const auto scale = static_cast<float>(0.01 + random.uniform(next++));
       parameters.scales.push_back(round_scale(scale, grid.scale_type));
+      if (grid.two_level) {
+        // The largest integer occurs in every row, since the row scale is found from it.
+        const std::size_t c = i % layout.cols;
+        if (c == 0) parameters.row_scales.push_back(parameters.scales.back());
+        parameters.integers.push_back(
+            c == 0 ? kHighestGroupInteger
+                   : static_cast<std::uint8_t>(1 + random.below(next++, kHighestGroupInteger)));
+      }
       if (!grid.symmetric) {
         parameters.zeros.push_back(
             static_cast<std::uint8_t>(random.below(next++, range.highest + 1u)));
       }
     }
+    if (grid.two_level) multiply_levels(parameters);
     std::vector<std::uint8_t> codes(32);
     const std::size_t row_bytes = packed_size(32, bits(grid.format));
     std::vector<std::uint8_t> packed(32 * row_bytes);

@@ -35,6 +35,8 @@ TEST(Rule, ParsesMethodAndGrid) {
   EXPECT_EQ(rule->grid->group, 64u);
   EXPECT_TRUE(rule->scale_type_given);
   EXPECT_FALSE(Rule::parse("*=int4:sym:oc:g32")->scale_type_given);
+  EXPECT_FALSE(Rule::parse("*=int4:sym:oc:g32:u4")->scale_type_given);
+  EXPECT_TRUE(Rule::parse("*=int4:sym:oc:g32:bf16:u4")->scale_type_given);
   EXPECT_TRUE(Rule::parse("*=keep")->keep);
 }
 

@@ -42,6 +42,15 @@ inline QuantizedTensor random_quantized(const GridSpec& grid, std::size_t rows, 
     parameters.scales.push_back(round_scale(scale, grid.scale_type));
     if (!grid.symmetric) parameters.zeros.push_back(next(range.highest + std::uint64_t{1}));
   }
+  if (grid.two_level) {
+    parameters.row_scales.assign(
+        parameters.scales.begin(),
+        parameters.scales.begin() + static_cast<std::ptrdiff_t>(layout.rows));
+    for (std::size_t i = 0; i < layout.rows * layout.cols; ++i) {
+      parameters.integers.push_back(static_cast<std::uint8_t>(1 + next(kHighestGroupInteger)));
+    }
+    multiply_levels(parameters);
+  }
   return *QuantizedTensor::create(grid, rows, cols, std::move(packed), std::move(parameters));
 }
 

@@ -18,6 +18,7 @@
 #include "quell/core/bits.hpp"
 #include "quell/core/checked.hpp"
 #include "quell/core/executor.hpp"
+#include "quell/core/half.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/view.hpp"
 #include "quell/grid/groups.hpp"
@@ -30,8 +31,31 @@ namespace quell {
 struct GroupParameters {
   std::size_t rows = 0;  // of the array above
   std::size_t cols = 0;
-  std::vector<float> scales;        // finite, not zero, exactly representable in the scale type
-  std::vector<std::uint8_t> zeros;  // asymmetric grids only, in code units; else empty
+  // Finite, not zero (but for all-zero groups of a codebook without a zero); of one-level grids
+  // exactly representable in the scale type.
+  std::vector<float> scales;
+  std::vector<std::uint8_t> zeros = {};  // asymmetric grids only, in code units; else empty
+  // Two-level grids only, else empty. scales[r, c] is then the float product of row_scales[r],
+  // which is positive and exact in the scale type, and integers[r, c], 1 to kHighestGroupInteger.
+  std::vector<float> row_scales = {};
+  std::vector<std::uint8_t> integers = {};
+};
+
+/// Sets the scales of two-level parameters to the products. Sizes are as in GroupParameters.
+inline void multiply_levels(GroupParameters& parameters) {
+  parameters.scales.resize(parameters.integers.size());
+  for (std::size_t i = 0; i < parameters.scales.size(); ++i) {
+    parameters.scales[i] =
+        parameters.row_scales[i / parameters.cols] * static_cast<float>(parameters.integers[i]);
+  }
+}
+
+/// Input channels that stay in f16 beside the codes (outliers): k of them.
+struct KeptColumns {
+  std::vector<std::uint32_t> columns = {};  // [k], ascending, below IC
+  std::vector<std::uint16_t> values = {};   // [OC, k], f16 bits of finite numbers
+
+  bool operator==(const KeptColumns&) const = default;
 };
 
 class QuantizedTensor {
@@ -46,6 +70,12 @@ class QuantizedTensor {
                                         std::vector<std::uint8_t> packed_codes,
                                         GroupParameters parameters);
 
+  /// The same with kept columns, replacing those it had. Their codes must mean zero, so that a
+  /// kernel may add their products to those of the codes; a format without a zero (iq4) keeps
+  /// none. Errors: usage, shape, numeric.
+  Result<QuantizedTensor> keeping(KeptColumns kept) &&;
+
+  const KeptColumns& kept() const noexcept { return kept_; }
   const GridSpec& grid() const noexcept { return grid_; }
   std::size_t rows() const noexcept { return rows_; }  // OC
   std::size_t cols() const noexcept { return cols_; }  // IC
@@ -59,7 +89,8 @@ class QuantizedTensor {
   /// Dequantized values of one row; `values` has IC elements.
   void dequantize_row(std::size_t row, std::span<float> values) const;
 
-  /// Everything counted: codes, scales in their type, zeros in `bits` bits each.
+  /// Everything counted: codes, scales in their type, zeros in `bits` bits each; of two levels, row
+  /// scales in their type and integers in 4 bits; kept values in 16 bits, their columns in 32.
   double bits_per_weight() const noexcept;
 
  private:
@@ -69,6 +100,7 @@ class QuantizedTensor {
   std::size_t row_bytes_ = 0;
   std::vector<std::uint8_t> codes_;
   GroupParameters parameters_;
+  KeptColumns kept_;
 };
 
 /// The whole tensor as floats; `out` is [OC, IC]. Errors: shape.
@@ -90,9 +122,50 @@ inline Error empty_weight_error(std::size_t rows, std::size_t cols) {
                                 " has no elements to quantize"};
 }
 
+// The two levels of scales and that their products are the scales, whose count was checked.
+inline Status check_levels(const GridSpec& grid, const std::string& where,
+                           const GroupParameters& parameters) {
+  const std::size_t cols = parameters.cols;
+  const auto place = [cols](std::size_t i) {
+    return "[" + std::to_string(i / cols) + ", " + std::to_string(i % cols) + "]";
+  };
+  if (parameters.row_scales.size() != parameters.rows ||
+      parameters.integers.size() != parameters.scales.size()) {
+    return Error{ErrorCode::shape, where + std::to_string(parameters.row_scales.size()) +
+                                       " row scales and " +
+                                       std::to_string(parameters.integers.size()) +
+                                       " integers, expected " + std::to_string(parameters.rows) +
+                                       " and " + std::to_string(parameters.scales.size())};
+  }
+  for (std::size_t r = 0; r < parameters.rows; ++r) {
+    const float scale = parameters.row_scales[r];
+    if (scale > 0 && std::isfinite(scale) && round_scale(scale, grid.scale_type) == scale) continue;
+    return Error{ErrorCode::numeric, where + "row scale " + std::to_string(r) + " is " +
+                                         number_text(static_cast<double>(scale)) +
+                                         "; row scales are finite, positive and exact in " +
+                                         std::string(to_string(grid.scale_type))};
+  }
+  for (std::size_t i = 0; i < parameters.scales.size(); ++i) {
+    const std::uint8_t integer = parameters.integers[i];
+    if (integer == 0 || integer > kHighestGroupInteger) {
+      return Error{ErrorCode::numeric, where + "the integer of group " + place(i) + " is " +
+                                           std::to_string(integer) + ", expected 1 to " +
+                                           std::to_string(kHighestGroupInteger)};
+    }
+    const float product = parameters.row_scales[i / cols] * static_cast<float>(integer);
+    if (parameters.scales[i] == product && std::isfinite(product)) continue;
+    return Error{ErrorCode::numeric, where + "scale " + place(i) + " is " +
+                                         number_text(static_cast<double>(parameters.scales[i])) +
+                                         ", expected a finite product of row scale and integer, " +
+                                         number_text(static_cast<double>(product))};
+  }
+  return ok();
+}
+
 // Sizes, scales and zeros of a weight's group parameters.
 inline Status check_parameters(const GridSpec& grid, std::size_t rows, std::size_t cols,
                                const GroupParameters& parameters) {
+  QUELL_TRY(check_grid(grid));
   if (rows == 0 || cols == 0) return empty_weight_error(rows, cols);
   const GroupLayout layout = group_layout(grid, rows, cols);
   const auto count = checked_multiply(layout.rows, layout.cols);
@@ -111,17 +184,24 @@ inline Status check_parameters(const GridSpec& grid, std::size_t rows, std::size
     return Error{ErrorCode::shape, where + std::to_string(parameters.zeros.size()) +
                                        " zeros, expected " + std::to_string(zeros)};
   }
+  if (grid.two_level) return check_levels(grid, where, parameters);
+  if (!parameters.row_scales.empty() || !parameters.integers.empty()) {
+    return Error{ErrorCode::shape,
+                 where + "row scales and integers belong to two-level grids (u4)"};
+  }
   const bool may_be_negative = allows_negative_scale(grid);
+  const bool may_be_zero = empty_scale(grid) == 0;
   for (std::size_t i = 0; i < parameters.scales.size(); ++i) {
     const float scale = parameters.scales[i];
-    const bool good = scale != 0 && std::isfinite(scale) &&
+    const bool good = (scale != 0 || may_be_zero) && std::isfinite(scale) &&
                       round_scale(scale, grid.scale_type) == scale &&
-                      (scale > 0 || may_be_negative);
+                      (scale >= 0 || may_be_negative);
     if (good) continue;
     return Error{ErrorCode::numeric, where + "scale [" + std::to_string(i / layout.cols) + ", " +
                                          std::to_string(i % layout.cols) + "] is " +
                                          number_text(static_cast<double>(scale)) +
-                                         "; scales are finite, not zero, exact in " +
+                                         "; scales are finite, " +
+                                         (may_be_zero ? "" : "not zero, ") + "exact in " +
                                          std::string(to_string(grid.scale_type)) +
                                          (may_be_negative ? "" : " and positive on this grid")};
   }
@@ -136,9 +216,13 @@ inline Status check_parameters(const GridSpec& grid, std::size_t rows, std::size
   return ok();
 }
 
-// values[i] = (codes[i] - zero) * scale over a run with one scale.
-inline void dequantize_run(const std::uint8_t* __restrict codes, std::size_t n, int zero,
-                           float scale, float* __restrict values) {
+// values[i] = (codes[i] - zero) * scale over a run with one scale; a codebook's levels instead.
+inline void dequantize_run(const Codebook* codebook, const std::uint8_t* __restrict codes,
+                           std::size_t n, int zero, float scale, float* __restrict values) {
+  if (codebook != nullptr) {
+    for (std::size_t i = 0; i < n; ++i) values[i] = codebook->levels[codes[i]] * scale;
+    return;
+  }
   for (std::size_t i = 0; i < n; ++i) {
     values[i] = static_cast<float>(static_cast<int>(codes[i]) - zero) * scale;
   }
@@ -210,6 +294,7 @@ inline void QuantizedTensor::dequantize_row(std::size_t row, std::span<float> va
   const GroupLayout layout = group_layout(grid_, rows_, cols_);
   const unsigned code_bits = bits(grid_.format);
   const int fixed_zero = symmetric_zero(grid_.format);
+  const Codebook* const codebook = info(grid_.format).codebook;
   const std::uint8_t* packed = codes_.data() + row * row_bytes_;
   for (std::size_t first = 0; first < cols_; first += kChunk) {
     const std::size_t n = std::min(kChunk, cols_ - first);
@@ -222,13 +307,15 @@ inline void QuantizedTensor::dequantize_row(std::size_t row, std::span<float> va
         const std::size_t index = layout.index(row, col);
         const std::size_t run = std::min(layout.length - col % layout.length, n - i);
         const int zero = grid_.symmetric ? fixed_zero : parameters_.zeros[index];
-        detail::dequantize_run(codes + i, run, zero, parameters_.scales[index], out + i);
+        detail::dequantize_run(codebook, codes + i, run, zero, parameters_.scales[index], out + i);
         i += run;
       }
     } else {
       const std::size_t index = layout.index(row, first);
       const float* scales = parameters_.scales.data() + index;
-      if (grid_.symmetric) {
+      if (codebook != nullptr) {
+        for (std::size_t i = 0; i < n; ++i) out[i] = codebook->levels[codes[i]] * scales[i];
+      } else if (grid_.symmetric) {
         for (std::size_t i = 0; i < n; ++i) {
           out[i] = static_cast<float>(static_cast<int>(codes[i]) - fixed_zero) * scales[i];
         }
@@ -240,13 +327,69 @@ inline void QuantizedTensor::dequantize_row(std::size_t row, std::span<float> va
       }
     }
   }
+  const std::size_t kept = kept_.columns.size();
+  for (std::size_t k = 0; k < kept; ++k) {
+    values[kept_.columns[k]] = f16_to_float(kept_.values[row * kept + k]);
+  }
+}
+
+inline Result<QuantizedTensor> QuantizedTensor::keeping(KeptColumns kept) && {
+  const std::string where = "kept columns of a weight of " + std::to_string(rows_) + " x " +
+                            std::to_string(cols_) + " on " + to_string(grid_) + ": ";
+  const std::size_t count = kept.columns.size();
+  if (count != 0 && !has_zero(grid_.format)) {
+    return Error{ErrorCode::usage, where +
+                                       "the format has no code for zero; keep columns beside "
+                                       "another one"};
+  }
+  const auto size = checked_multiply(rows_, count);
+  if (!size || kept.values.size() != *size) {
+    return Error{ErrorCode::shape, where + std::to_string(kept.values.size()) +
+                                       " values, expected " + std::to_string(count) +
+                                       " for each row"};
+  }
+  for (std::size_t k = 0; k < count; ++k) {
+    if (kept.columns[k] < cols_ && (k == 0 || kept.columns[k - 1] < kept.columns[k])) continue;
+    return Error{ErrorCode::shape, where + "column " + std::to_string(k) + " of the list is " +
+                                       std::to_string(kept.columns[k]) +
+                                       "; columns ascend and are below " + std::to_string(cols_)};
+  }
+  const GroupLayout layout = group_layout(grid_, rows_, cols_);
+  std::vector<std::uint8_t> codes(cols_);
+  for (std::size_t row = 0; row < rows_ && count != 0; ++row) {
+    unpack_row(row, codes);
+    for (std::size_t k = 0; k < count; ++k) {
+      const std::uint32_t col = kept.columns[k];
+      const auto place = [&] {
+        return "[" + std::to_string(row) + ", " + std::to_string(col) + "]";
+      };
+      const int zero = grid_.symmetric ? symmetric_zero(grid_.format)
+                                       : parameters_.zeros[layout.index(row, col)];
+      if (code_level(grid_.format, codes[col], zero) != 0) {
+        return Error{ErrorCode::numeric, where + "the code of element " + place() + " is " +
+                                             std::to_string(codes[col]) +
+                                             ", which does not mean zero"};
+      }
+      if (!std::isfinite(f16_to_float(kept.values[row * count + k]))) {
+        return Error{ErrorCode::numeric,
+                     where + "the value of element " + place() + " is not a finite f16 number"};
+      }
+    }
+  }
+  kept_ = std::move(kept);
+  return std::move(*this);
 }
 
 inline double QuantizedTensor::bits_per_weight() const noexcept {
   if (rows_ == 0) return 0;
+  const std::size_t scales =
+      grid_.two_level ? parameters_.row_scales.size() : parameters_.scales.size();
   const double all =
       8.0 * static_cast<double>(codes_.size()) +
-      static_cast<double>(bits(grid_.scale_type)) * static_cast<double>(parameters_.scales.size()) +
+      static_cast<double>(bits(grid_.scale_type)) * static_cast<double>(scales) +
+      static_cast<double>(kGroupIntegerBits) * static_cast<double>(parameters_.integers.size()) +
+      16.0 * static_cast<double>(kept_.values.size()) +
+      32.0 * static_cast<double>(kept_.columns.size()) +
       static_cast<double>(bits(grid_.format)) * static_cast<double>(parameters_.zeros.size());
   return all / (static_cast<double>(rows_) * static_cast<double>(cols_));
 }

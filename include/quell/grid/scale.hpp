@@ -13,12 +13,15 @@
 #include <vector>
 
 #include "quell/core/executor.hpp"
+#include "quell/core/half.hpp"
 #include "quell/core/result.hpp"
+#include "quell/core/tensor.hpp"
 #include "quell/core/view.hpp"
 #include "quell/grid/groups.hpp"
 #include "quell/grid/quantized.hpp"
 #include "quell/grid/spec.hpp"
 #include "quell/grid/strip.hpp"
+#include "quell/grid/two_level.hpp"
 
 namespace quell {
 
@@ -30,17 +33,28 @@ enum class ScaleMethod {
 
 /// Scales and zeros of all groups. `importance` has one finite weight >= 0 per input channel
 /// (empty: all 1) and is read by `search` alone, where groups run along input channels; in a group
-/// of one input channel it would be a constant. All-zero groups get scale 1. Scales are rounded to
-/// the grid's scale type. Errors: shape; numeric (a non-finite element with its place; a scale that
+/// of one input channel it would be a constant. All-zero groups get empty_scale(grid). Scales are
+/// rounded to the grid's scale type; on two-level grids they are split as two_level.hpp says.
+/// Errors: usage (check_grid); shape; numeric (a non-finite element with its place; a scale that
 /// the scale type cannot hold, with the group, the value and the types to use instead).
 inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, const GridSpec& grid,
                                              ScaleMethod method, std::span<const float> importance,
                                              Executor& executor);
 
-/// Codes = round-half-even(w / scale) + zero, clamped to the format's range. Errors: shape and
-/// numeric as QuantizedTensor::create; numeric for a non-finite element, with its place.
+/// Codes = round-half-even(w / scale) + zero, clamped to the format's range; of a codebook, the
+/// nearest level to w / scale. Errors: usage, shape and numeric as QuantizedTensor::create; numeric
+/// for a non-finite element, with its place.
 inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
                                                 const GridSpec& grid, GroupParameters parameters,
+                                                Executor& executor);
+
+/// Plain rounding with the input channels `columns` (ascending, below IC) kept in f16: they count
+/// as zeros when scales are chosen, so outliers in them spoil no group. Errors: as the two
+/// functions above and QuantizedTensor::keeping; resource.
+inline Result<QuantizedTensor> quantize_keeping(MatrixView<const float> weight,
+                                                const GridSpec& grid, ScaleMethod method,
+                                                std::span<const float> importance,
+                                                std::span<const std::uint32_t> columns,
                                                 Executor& executor);
 
 // ------------------------------------------------------------------ definitions
@@ -94,6 +108,13 @@ inline void round_columns(const float* __restrict x, std::size_t n, const float*
   }
 }
 
+// Codes of a run on a codebook: element i has scales[i * step].
+inline void round_to_levels(const Codebook& codebook, const float* __restrict x, std::size_t n,
+                            const float* __restrict scales, std::size_t step,
+                            std::uint8_t* __restrict codes) {
+  for (std::size_t i = 0; i < n; ++i) codes[i] = codebook.nearest(x[i] / scales[i * step]);
+}
+
 inline Error non_finite_error(MatrixView<const float> weight) {
   std::size_t count = 0;
   std::string place;
@@ -112,10 +133,11 @@ inline Error non_finite_error(MatrixView<const float> weight) {
                                   "; only finite weights can be quantized"};
 }
 
-// The scale of group (r, c) came out as 0 or infinity.
-inline Error scale_range_error(MatrixView<const float> weight, const GridSpec& grid,
-                               const GroupLayout& layout, std::size_t r, std::size_t c,
-                               float scale) {
+// The scale of group (r, c) came out as 0 or infinity: an error, unless 0 is what a group of zeros
+// is meant to have.
+inline Status check_scale_range(MatrixView<const float> weight, const GridSpec& grid,
+                                const GroupLayout& layout, std::size_t r, std::size_t c,
+                                float scale) {
   const bool per_output = grid.per == Channel::output;
   const std::size_t first = (per_output ? c : r) * layout.length;
   const std::size_t run = per_output ? weight.cols() : weight.rows();
@@ -127,6 +149,7 @@ inline Error scale_range_error(MatrixView<const float> weight, const GridSpec& g
     lo = std::min(lo, x);
     hi = std::max(hi, x);
   }
+  if (scale == 0 && empty_scale(grid) == 0 && lo == 0 && hi == 0) return ok();
   const double wanted = grid.symmetric
                             ? std::max(-static_cast<double>(lo), static_cast<double>(hi)) /
                                   static_cast<double>(info(grid.format).absmax_divisor)
@@ -143,7 +166,7 @@ inline Error scale_range_error(MatrixView<const float> weight, const GridSpec& g
              : grid.scale_type == ScaleType::bf16
                  ? "; use f32 scales"
                  : "; rescale the weight or keep it in floating point";
-  return {ErrorCode::numeric, std::move(message)};
+  return Error{ErrorCode::numeric, std::move(message)};
 }
 
 }  // namespace detail
@@ -153,6 +176,7 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
                                              Executor& executor) {
   const std::size_t rows = weight.rows();
   const std::size_t cols = weight.cols();
+  QUELL_TRY(check_grid(grid));
   if (weight.empty()) return detail::empty_weight_error(rows, cols);
   if (!importance.empty() && importance.size() != cols) {
     return Error{ErrorCode::shape, "the importance has " + std::to_string(importance.size()) +
@@ -169,6 +193,8 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
 
   const GroupLayout layout = group_layout(grid, rows, cols);
   const bool per_output = grid.per == Channel::output;
+  GridSpec first = grid;  // what the strips choose; on two levels not rounded yet
+  if (grid.two_level) first.scale_type = ScaleType::f32;
   GroupParameters parameters;
   parameters.rows = layout.rows;
   parameters.cols = layout.cols;
@@ -202,7 +228,7 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
             for (std::size_t i = 0; i < n; ++i) values[i * kStripLanes + lane] = src[i];
           }
           if (!detail::all_finite({values.data(), n * kStripLanes})) not_finite[strip] = 1;
-          detail::scale_strip(grid, method, values.data(),
+          detail::scale_strip(first, method, values.data(),
                               importance.empty() ? nullptr : importance.data() + col, n, scale,
                               zero);
           for (std::size_t lane = 0; lane < lanes; ++lane) {
@@ -220,7 +246,7 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
           std::copy_n(weight.row(row + i).data() + col, lanes, values.data() + i * kStripLanes);
         }
         if (!detail::all_finite({values.data(), n * kStripLanes})) not_finite[strip] = 1;
-        detail::scale_strip(grid, method, values.data(), nullptr, n, scale, zero);
+        detail::scale_strip(first, method, values.data(), nullptr, n, scale, zero);
         for (std::size_t lane = 0; lane < lanes; ++lane) store(group * cols + col + lane, lane);
       }
     }
@@ -229,10 +255,15 @@ inline Result<GroupParameters> choose_scales(MatrixView<const float> weight, con
   if (std::find(not_finite.begin(), not_finite.end(), 1) != not_finite.end()) {
     return detail::non_finite_error(weight);
   }
+  if (grid.two_level) {
+    QUELL_TRY(split_levels(grid, parameters));
+    return parameters;
+  }
   for (std::size_t i = 0; i < parameters.scales.size(); ++i) {
     const float scale = parameters.scales[i];
     if (scale != 0 && std::isfinite(scale)) continue;
-    return detail::scale_range_error(weight, grid, layout, i / layout.cols, i % layout.cols, scale);
+    QUELL_TRY(
+        detail::check_scale_range(weight, grid, layout, i / layout.cols, i % layout.cols, scale));
   }
   parameters.zeros = std::move(zeros);
   return parameters;
@@ -247,6 +278,7 @@ inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
   const GroupLayout layout = group_layout(grid, rows, cols);
   const CodeRange range = code_range(grid);
   const std::uint8_t fixed_zero = symmetric_zero(grid.format);
+  const Codebook* const codebook = info(grid.format).codebook;
   const unsigned code_bits = bits(grid.format);
   const std::size_t row_bytes = packed_size(cols, code_bits);
   std::vector<std::uint8_t> packed(rows * row_bytes);
@@ -261,15 +293,25 @@ inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
         for (std::size_t col = 0; col < cols; col += layout.length) {
           const std::size_t index = layout.index(row, col);
           const std::size_t n = std::min(layout.length, cols - col);
+          if (codebook != nullptr) {
+            detail::round_to_levels(*codebook, src.data() + col, n, &parameters.scales[index], 0,
+                                    codes.data() + col);
+            continue;
+          }
           detail::round_run(src.data() + col, n, parameters.scales[index],
                             grid.symmetric ? fixed_zero : parameters.zeros[index], range,
                             codes.data() + col);
         }
       } else {
         const std::size_t index = layout.index(row, 0);
-        detail::round_columns(src.data(), cols, parameters.scales.data() + index,
-                              grid.symmetric ? nullptr : parameters.zeros.data() + index,
-                              fixed_zero, range, codes.data());
+        if (codebook != nullptr) {
+          detail::round_to_levels(*codebook, src.data(), cols, &parameters.scales[index], 1,
+                                  codes.data());
+        } else {
+          detail::round_columns(src.data(), cols, parameters.scales.data() + index,
+                                grid.symmetric ? nullptr : parameters.zeros.data() + index,
+                                fixed_zero, range, codes.data());
+        }
       }
       pack_codes(codes, code_bits, {packed.data() + row * row_bytes, row_bytes});
     }
@@ -278,6 +320,28 @@ inline Result<QuantizedTensor> quantize_to_grid(MatrixView<const float> weight,
     return detail::non_finite_error(weight);
   }
   return QuantizedTensor::create(grid, rows, cols, std::move(packed), std::move(parameters));
+}
+
+inline Result<QuantizedTensor> quantize_keeping(MatrixView<const float> weight,
+                                                const GridSpec& grid, ScaleMethod method,
+                                                std::span<const float> importance,
+                                                std::span<const std::uint32_t> columns,
+                                                Executor& executor) {
+  KeptColumns kept;
+  kept.columns.assign(columns.begin(), columns.end());
+  kept.values.reserve(weight.rows() * columns.size());
+  QUELL_TRY(rest, Matrix::uninitialized(weight.rows(), weight.cols()));
+  for (std::size_t row = 0; row < weight.rows(); ++row) {
+    std::copy_n(weight.row(row).data(), weight.cols(), rest.row(row).data());
+    for (const std::uint32_t col : columns) {
+      if (col >= weight.cols()) continue;  // keeping() refuses it by name
+      kept.values.push_back(float_to_f16(weight(row, col)));
+      rest(row, col) = 0;
+    }
+  }
+  QUELL_TRY(parameters, choose_scales(rest.view(), grid, method, importance, executor));
+  QUELL_TRY(tensor, quantize_to_grid(rest.view(), grid, std::move(parameters), executor));
+  return std::move(tensor).keeping(std::move(kept));
 }
 
 }  // namespace quell

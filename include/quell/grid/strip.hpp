@@ -11,6 +11,9 @@
 // All functions tolerate non-finite values without undefined behaviour, but promise nothing about
 // the lanes that hold them. A scale that the grid's scale type cannot hold is returned as what
 // rounding makes of it, 0 or infinity; that group's codes mean nothing, and the caller must look.
+//
+// On two-level grids the scales chosen here are those of one level, and split_levels
+// (two_level.hpp) makes two of them; round_strip takes the products.
 
 #include <cstddef>
 #include <cstdint>
@@ -22,8 +25,10 @@ namespace quell {
 /// Groups per strip: four 4-lane registers, or one of 16 lanes.
 inline constexpr std::size_t kStripLanes = 16;
 
-/// Symmetric grids: scale = max |x| / the format's absmax divisor, zero = 2^(bits-1).
-/// Asymmetric grids: as minmax_strip. An all-zero group gets scale 1.
+/// Symmetric grids: scale = max |x| / the format's absmax divisor, zero = 2^(bits-1). A codebook
+/// whose lower end is longer gets a negative scale where the extreme is positive, so that the
+/// extreme always lands on the lowest level. Asymmetric grids: as minmax_strip. An all-zero group
+/// gets empty_scale(grid).
 inline void absmax_strip(const GridSpec& grid, const float* values, std::size_t n,
                          float scales[kStripLanes], std::uint8_t zeros[kStripLanes]);
 
@@ -41,8 +46,8 @@ inline void minmax_strip(const GridSpec& grid, const float* values, std::size_t 
 inline void search_strip(const GridSpec& grid, const float* values, const float* importance,
                          std::size_t n, float scales[kStripLanes], std::uint8_t zeros[kStripLanes]);
 
-/// codes[i][r] = clamp(round-half-even(x / scale) + zero), by a true division; with
-/// `reconstruction` not null also (code - zero) * scale. NaN takes the lowest code.
+/// codes[i][r] = clamp(round-half-even(x / scale) + zero), or the nearest level of a codebook, by a
+/// true division; with `reconstruction` not null also the values. NaN takes the lowest code.
 inline void round_strip(const GridSpec& grid, const float* values, std::size_t n,
                         const float scales[kStripLanes], const std::uint8_t zeros[kStripLanes],
                         std::uint8_t* codes, float* reconstruction);

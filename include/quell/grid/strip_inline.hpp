@@ -44,21 +44,48 @@ inline LaneBounds lane_bounds(const GridSpec& grid, const std::uint8_t* zeros) n
   return bounds;
 }
 
+// min(0, min x) and max(0, max x) of every lane; both arrays hold zeros before.
+inline void lane_ranges(const float* values, std::size_t n, LaneFloats& lo,
+                        LaneFloats& hi) noexcept {
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t r = 0; r < kStripLanes; ++r) {
+      const float x = values[i * kStripLanes + r];
+      lo[r] = x < lo[r] ? x : lo[r];
+      hi[r] = x > hi[r] ? x : hi[r];
+    }
+  }
+}
+
+// round_strip on a codebook.
+inline void round_strip_to_levels(const Codebook& codebook, const float* values, std::size_t n,
+                                  const float* scales, std::uint8_t* codes, float* reconstruction) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const float* __restrict x = values + i * kStripLanes;
+    std::uint8_t* __restrict code = codes + i * kStripLanes;
+    for (std::size_t r = 0; r < kStripLanes; ++r) code[r] = codebook.nearest(x[r] / scales[r]);
+    if (reconstruction != nullptr) {
+      float* __restrict value = reconstruction + i * kStripLanes;
+      for (std::size_t r = 0; r < kStripLanes; ++r) value[r] = codebook.levels[code[r]] * scales[r];
+    }
+  }
+}
+
 }  // namespace detail
 
 inline void absmax_strip(const GridSpec& grid, const float* values, std::size_t n,
                          float scales[kStripLanes], std::uint8_t zeros[kStripLanes]) {
   if (!grid.symmetric) return minmax_strip(grid, values, n, scales, zeros);
-  detail::LaneFloats largest{};
-  for (std::size_t i = 0; i < n; ++i) {
-    for (std::size_t r = 0; r < kStripLanes; ++r) {
-      const float magnitude = std::fabs(values[i * kStripLanes + r]);
-      largest[r] = magnitude > largest[r] ? magnitude : largest[r];
-    }
-  }
-  const float divisor = info(grid.format).absmax_divisor;
+  detail::LaneFloats lo{};
+  detail::LaneFloats hi{};
+  detail::lane_ranges(values, n, lo, hi);
+  const FormatInfo& format = info(grid.format);
+  const bool points_down = format.codebook != nullptr &&
+                           -format.codebook->levels.front() > format.codebook->levels.back();
   for (std::size_t r = 0; r < kStripLanes; ++r) {
-    scales[r] = largest[r] == 0 ? 1.0f : round_scale(largest[r] / divisor, grid.scale_type);
+    const float largest = std::max(-lo[r], hi[r]);
+    const float divisor =
+        points_down && hi[r] > -lo[r] ? -format.absmax_divisor : format.absmax_divisor;
+    scales[r] = largest == 0 ? empty_scale(grid) : round_scale(largest / divisor, grid.scale_type);
     zeros[r] = symmetric_zero(grid.format);
   }
 }
@@ -68,13 +95,7 @@ inline void minmax_strip(const GridSpec& grid, const float* values, std::size_t 
   if (grid.symmetric) return absmax_strip(grid, values, n, scales, zeros);
   detail::LaneFloats lo{};
   detail::LaneFloats hi{};
-  for (std::size_t i = 0; i < n; ++i) {
-    for (std::size_t r = 0; r < kStripLanes; ++r) {
-      const float x = values[i * kStripLanes + r];
-      lo[r] = x < lo[r] ? x : lo[r];
-      hi[r] = x > hi[r] ? x : hi[r];
-    }
-  }
+  detail::lane_ranges(values, n, lo, hi);
   const float top = static_cast<float>(code_range(grid).highest);
   for (std::size_t r = 0; r < kStripLanes; ++r) {
     // The difference of two huge ends may overflow; that of their parts does not.
@@ -88,6 +109,9 @@ inline void minmax_strip(const GridSpec& grid, const float* values, std::size_t 
 inline void round_strip(const GridSpec& grid, const float* values, std::size_t n,
                         const float scales[kStripLanes], const std::uint8_t zeros[kStripLanes],
                         std::uint8_t* codes, float* reconstruction) {
+  if (const Codebook* const codebook = info(grid.format).codebook; codebook != nullptr) {
+    return detail::round_strip_to_levels(*codebook, values, n, scales, codes, reconstruction);
+  }
   const detail::LaneBounds bounds = detail::lane_bounds(grid, zeros);
   for (std::size_t i = 0; i < n; ++i) {
     const float* __restrict x = values + i * kStripLanes;

@@ -25,6 +25,7 @@ struct ModulePlan {
   std::size_t rows = 0, cols = 0;  // [OC, IC]
   // 8: engines quantize the layer's input to int8, per token, while they run. 0: they do not.
   unsigned activation_bits = 0;
+  std::size_t kept_columns = 0;  // input channels beside the codes, in f16
 };
 
 struct ExportLayout {

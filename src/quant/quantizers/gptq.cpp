@@ -260,7 +260,8 @@ class Solver {
         const std::size_t group = sweep_.layout.index(row, k);
         const int zero =
             parameters.zeros.empty() ? symmetric_zero(layer_.grid.format) : parameters.zeros[group];
-        const float value = static_cast<float>(codes[k] - zero) * parameters.scales[group];
+        const float value =
+            code_level(layer_.grid.format, codes[k], zero) * parameters.scales[group];
         to[k] = (weight[k] - value) * loss_.error_scale();
       }
     }
@@ -304,7 +305,9 @@ class Solver {
       const std::size_t index = index_row * to.cols + c;
       to.scales[index] = from.scales[index];
       if (!to.zeros.empty()) to.zeros[index] = from.zeros[index];
+      if (!to.integers.empty()) to.integers[index] = from.integers[index];
     }
+    if (!to.row_scales.empty()) to.row_scales[index_row] = from.row_scales[index_row];
   }
 
   const LayerProblem& layer_;
@@ -346,8 +349,9 @@ class Gptq final : public Quantizer {
     sweep.grid = layer.grid;
     sweep.layout = group_layout(layer.grid, layer.weight.rows(), layer.weight.cols());
     // Down a column all targets of a group are finished together, so even a sorted sweep can fit
-    // them.
-    sweep.fit = layer.given == nullptr && (!options_.act_order || layer.grid.per == Channel::input);
+    // them. The two levels of a row's scales hang together and are chosen beforehand.
+    sweep.fit = layer.given == nullptr && !layer.grid.two_level &&
+                (!options_.act_order || layer.grid.per == Channel::input);
     sweep.scale = layer.scale;
     sweep.order = order;
     sweep.dead = profile.dead;
