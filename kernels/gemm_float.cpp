@@ -32,7 +32,7 @@ class FloatTiles {
     // On asymmetric grids the zeros follow: from the panel, or, where they belong to the
     // activations, from `offset`.
     const int zero = grid.symmetric ? symmetric_zero(grid.format) : 0;
-    for (int code = 0; code < 16; ++code) table_[code] = static_cast<float>(code - zero);
+    for (int code = 0; code < 16; ++code) table_[code] = code_level(grid.format, code, zero);
     zero_ = static_cast<float>(zero);
   }
 

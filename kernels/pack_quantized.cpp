@@ -24,6 +24,9 @@ Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activation
                 " input channels may exceed 32 bits (at most " +
                 std::to_string(gemm_int8::kMostInGroup) + ")";
     }
+    if (refused.empty() && info(weight.grid().format).codebook != nullptr) {
+      refused = "values of a codebook are not whole numbers";
+    }
     if (!refused.empty()) {
       return Error{ErrorCode::unsupported,
                    "grid " + to_string(weight.grid()) + " of a weight " +

@@ -131,6 +131,7 @@ PanelPlan plan_panels(const QuantizedTensor& tensor) noexcept {
   const GroupLayout groups = group_layout(grid, tensor.rows(), tensor.cols());
   PanelPlan plan;
   PanelLayout& layout = plan.layout;
+  if (!tensor.kept().columns.empty()) plan.refused = "input channels are kept beside the codes";
   layout.rows = tensor.rows();
   layout.cols = tensor.cols();
   layout.code_bits = bits(grid.format) <= 4 ? 4 : 8;
@@ -144,7 +145,9 @@ PanelPlan plan_panels(const QuantizedTensor& tensor) noexcept {
   layout.groups = groups.cols;
   layout.group = groups.length;
   layout.zeros = !grid.symmetric;
-  layout.scales = grid.scale_type == ScaleType::f16    ? PanelScales::f16
+  // What two levels make together is exact in float32 alone.
+  layout.scales = grid.two_level                       ? PanelScales::f32
+                  : grid.scale_type == ScaleType::f16  ? PanelScales::f16
                   : grid.scale_type == ScaleType::bf16 ? PanelScales::bf16
                                                        : PanelScales::f32;
   if (layout.groups > 1 && layout.group % kUnit != 0) {

@@ -72,7 +72,8 @@ struct PanelLayout {
 };
 
 /// The layout of a tensor; null and no layout where panels cannot hold it, with the reason:
-/// groups along a row that are not whole units, runs of OC that are not whole panels.
+/// groups along a row that are not whole units, runs of OC that are not whole panels, input channels
+/// kept beside the codes.
 struct PanelPlan {
   PanelLayout layout;
   const char* refused = nullptr;

@@ -156,7 +156,7 @@ Result<QuantizedTensor> decode(const ModulePlan& module,
   }
   QUELL_TRY(tensor, QuantizedTensor::create(module.grid, module.rows, module.cols,
                                             to_codes(bytes[0]), std::move(parameters)));
-  if (module.kept_columns == 0) return std::move(tensor);
+  if (module.kept_columns == 0) return tensor;
   const std::size_t count = bytes.size();
   return std::move(tensor).keeping({integers_from_bytes<std::uint32_t>(bytes[count - 2]),
                                     integers_from_bytes<std::uint16_t>(bytes[count - 1])});

@@ -142,7 +142,7 @@ std::vector<float> by_the_letter(MatrixView<const float> x, const QuantizedTenso
         if (!grid.symmetric && scale_x) {
           offset += static_cast<double>(value) * parameters.zeros[index];
         }
-        chunk = std::fma(value, static_cast<float>(int{codes[k]} - zero), chunk);
+        chunk = std::fma(value, code_level(grid.format, codes[k], zero), chunk);
         ++in_group;
         const bool last = k + 1 == cols;
         const bool ends = last || (!scale_x && layout.index(o, k + 1) != index);
@@ -190,15 +190,16 @@ void expect_by_the_letter(const GridSpec& grid, std::size_t oc, std::size_t ic, 
 TEST(FloatProduct, IsWhatTheContractSaysOnEveryGrid) {
   unsigned seed = 0;
   for (const FormatInfo& format : kFormats) {
-    if (format.codebook != nullptr) continue;  // not integers
     for (const bool symmetric : {true, false}) {
       for (const Channel per : {Channel::output, Channel::input}) {
         for (const std::uint32_t group : {0u, 32u, 160u}) {
           for (const ScaleType type : {ScaleType::f16, ScaleType::bf16, ScaleType::f32}) {
             ++seed;
             const std::size_t oc = seed % 2 == 0 ? 70 : 33, ic = 61 + seed % 7 * 53;
-            expect_by_the_letter({format.format, symmetric, per, group, type}, oc, ic, 1 + seed % 5,
-                                 seed);
+            for (const bool two_level : {false, true}) {
+              const GridSpec grid = {format.format, symmetric, per, group, type, two_level};
+              if (check_grid(grid)) expect_by_the_letter(grid, oc, ic, 1 + seed % 5, seed);
+            }
           }
         }
       }

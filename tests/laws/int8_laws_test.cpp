@@ -296,8 +296,10 @@ TEST(QuantizedProduct, IsWhatTheContractSaysOnEveryGrid) {
           for (const ScaleType type : {ScaleType::f16, ScaleType::bf16, ScaleType::f32}) {
             ++seed;
             const std::size_t oc = seed % 2 == 0 ? 70 : 33, ic = 61 + seed % 7 * 23;
-            expect_by_the_letter({format.format, symmetric, per, group, type}, oc, ic, 1 + seed % 5,
-                                 seed);
+            for (const bool two_level : {false, true}) {
+              const GridSpec grid = {format.format, symmetric, per, group, type, two_level};
+              if (check_grid(grid)) expect_by_the_letter(grid, oc, ic, 1 + seed % 5, seed);
+            }
           }
         }
       }
@@ -356,7 +358,8 @@ TEST(QuantizedProduct, IsRefusedWhereItWouldHaveToGuess) {
   };
   const Case cases[] = {{"int4:sym:oc:g6", 8, 64, "whole units of 4"},
                         {"int4:sym:ic:g16", 64, 8, "whole panels of 32"},
-                        {"int4:sym:oc:row", 1, 70000, "exceed 32 bits"}};
+                        {"int4:sym:oc:row", 1, 70000, "exceed 32 bits"},
+                        {"nf4:sym:oc:g32", 8, 64, "codebook"}};
   for (const Case& each : cases) {
     const QuantizedTensor weight =
         test::random_quantized(*parse_grid(each.grid), each.oc, each.ic, 1);
