@@ -19,7 +19,9 @@ namespace {
 
 namespace family = gemm_float;
 
-constexpr std::size_t kAhead = 2048;  // bytes of codes, as in gemm_int8
+// Bytes of codes, as in gemm_int8; twice that where two chunks are on their way: each would fetch the
+// other.
+constexpr std::size_t kAhead = 2048;
 
 struct Pair {
   __m512 low, high;  // OC 0..15, OC 16..31
@@ -101,7 +103,7 @@ QUELL_INLINE void add_chunks(const family::TileProduct& p, const float* const* a
       const float* x = a[i] + u * kUnit * kRows;
       QUELL_UNROLL
       for (std::size_t line = 0; line < kUnitBytes; line += 64) {
-        _mm_prefetch(unit + kAhead + line, _MM_HINT_T0);
+        _mm_prefetch(unit + kChunks * kAhead + line, _MM_HINT_T0);
       }
       QUELL_UNROLL
       for (unsigned b = 0; b < kUnit; ++b) {
