@@ -75,6 +75,8 @@ class Generate final : public Command {
     };
     QUELL_TRY(ids, engine::generate(engine, prompt, options));
     const auto end = Clock::now();
+    if (const std::string note = engine.note(); !note.empty())
+      fmt::print(stderr, "note: {}\n", note);
     const double prefill = std::chrono::duration<double>(first - begin).count();
     const double decode = std::chrono::duration<double>(end - first).count();
     const double prefill_rate = prefill > 0 ? static_cast<double>(prompt.size()) / prefill : 0;

@@ -69,6 +69,7 @@ Result<kernels::PackedWeights> Engine::State::packed(const QuantizedTensor& code
   if (options.arithmetic == Arithmetic::int8) {
     auto whole = kernels::pack(codes, kernels::Activations::int8, executor);
     if (whole || whole.error().code != ErrorCode::unsupported) return whole;
+    not_int8 = whole.error().message;
   }
   return kernels::pack(codes, kernels::Activations::f32, executor);
 }
@@ -379,6 +380,15 @@ Status Engine::logits(MatrixView<const float> x, MatrixView<float> out) {
     });
   }
   return ok();
+}
+
+std::string Engine::note() const {
+  if (state_->not_int8.empty()) return {};
+  // The message ends with what to do, which has been done.
+  const std::string_view reason =
+      std::string_view(state_->not_int8).substr(0, state_->not_int8.rfind(';'));
+  return "some weights are multiplied with float32 activations, though int8 was asked for: " +
+         std::string(reason);
 }
 
 std::uint64_t Engine::packed_bytes() const noexcept {

@@ -46,6 +46,7 @@ struct Engine::State {
   kernels::PackedWeights project_in, project_out;  // where the model has them
   std::vector<kernels::PackedWeights> head;        // slices, if kept
   bool keep_head = false;
+  mutable std::string not_int8;  // what kept a weight from int8 activations, if something did
 
   Scratch normed, qkv, attended, mlp, branch, narrow, rotated, gate_factors;
 

@@ -122,6 +122,7 @@ Result<Evaluation> evaluate(const model::Model& model, const model::Model* refer
   if (!model.has_head()) {
     QUELL_TRY(original, engine::Engine::create(*reference, executor));
     QUELL_TRY(against, compare_encoders(original, engine, corpus, options));
+    if (const std::string note = engine.note(); !note.empty()) observer.note(note);
     evaluation.tokens = corpus.ids.size();
     evaluation.embeddings = std::move(against);
     return evaluation;
@@ -148,6 +149,7 @@ Result<Evaluation> evaluate(const model::Model& model, const model::Model* refer
     nll = std::move(compared.nll);
     counts = std::move(compared.counts);
   }
+  if (const std::string note = engine.note(); !note.empty()) observer.note(note);
   evaluation.tokens = nll.size();
   evaluation.nll = mean(nll);
   evaluation.nll_standard_error = engine::clustered_standard_error(nll, counts);

@@ -102,6 +102,22 @@ TEST_F(Quantized, GeneratesText) {
             quell_json(small, {{"QUELL_ISA", "avx2"}}).find("text")->as_string());
 }
 
+TEST_F(Quantized, SaysWhichWeightsDoNotTakeInt8Activations) {
+  const std::string model = quantized(folder_.path(), {"--rule", "*=nf4:sym:oc:g64"});
+  for (const std::vector<std::string>& verb :
+       {std::vector<std::string>{"generate", model, "--prompt", "a", "--tokens", "2"},
+        std::vector<std::string>{"eval", model, "--text", demonstration_text(), "--context", "64",
+                                 "--max-tokens", "128"}}) {
+    std::vector<std::string> arguments = verb;
+    EXPECT_EQ(quell(arguments).err.find("int8"), std::string::npos) << quell(arguments).err;
+    arguments.insert(arguments.end(), {"--activations", "int8"});
+    const Ended ended = quell(arguments);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    EXPECT_NE(ended.err.find("nf4:sym:oc:g64"), std::string::npos) << ended.err;
+    EXPECT_NE(ended.err.find("codebook"), std::string::npos) << ended.err;
+  }
+}
+
 TEST_F(Quantized, RefusesWhatItCannotDo) {
   const std::vector<std::string> start = {"generate", demonstration(), "--prompt", "a"};
   const auto with = [&](std::vector<std::string> options) {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "quell/attention/rule.hpp"
@@ -59,7 +60,8 @@ class WeightSource {
 enum class Arithmetic {
   dequantized,  // weights written out as float32: the reference
   packed,       // weights as they are stored, float32 activations: the same up to rounding
-  int8,         // activations rounded to int8, a scale for each token, where a kernel can do it
+  int8,         // activations rounded to int8, a scale for each token, where a kernel can do it;
+                // note() tells where none could
 };
 
 struct EngineOptions {
@@ -114,6 +116,10 @@ class Engine {
   Status logits(MatrixView<const float> x, MatrixView<float> out);
   /// Keeps the packed head whatever its size (generation asks for one row at a time).
   void keep_head() noexcept;
+
+  /// What a user should know of the weights packed so far: that some are multiplied with float32
+  /// activations although int8 was asked for, and why the last of them is. Empty: nothing.
+  std::string note() const;
 
   /// Bytes of all blocks and the head, if there is one, packed: what keeping everything in memory
   /// would take.
