@@ -26,8 +26,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "quell/core/executor.hpp"
+#include "quell/core/half.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/tensor.hpp"
 #include "quell/grid/quantized.hpp"
@@ -71,9 +73,32 @@ struct PanelLayout {
   }
 };
 
+/// Code of OC c (of the panel) and IC b (of the unit).
+inline unsigned panel_code(unsigned code_bits, const std::byte* unit, std::size_t c,
+                           std::size_t b) noexcept {
+  if (code_bits == 8) return std::to_integer<unsigned>(unit[4 * c + b]);
+  const auto both = std::to_integer<unsigned>(unit[4 * (c % 16) + b]);
+  return c < 16 ? both & 15 : both >> 4;
+}
+/// Scale and zero of OC c from what follows the codes of a group.
+inline float panel_scale(PanelScales type, const std::byte* tail, std::size_t c) noexcept {
+  if (type == PanelScales::none) return 1;
+  if (type == PanelScales::f32) {
+    float scale = 0;
+    std::memcpy(&scale, tail + 4 * c, sizeof scale);
+    return scale;
+  }
+  std::uint16_t word = 0;
+  std::memcpy(&word, tail + 2 * c, sizeof word);
+  return type == PanelScales::f16 ? f16_to_float(word) : bf16_to_float(word);
+}
+inline unsigned panel_zero(PanelScales type, const std::byte* tail, std::size_t c) noexcept {
+  return std::to_integer<unsigned>(tail[(type == PanelScales::f32 ? 128 : 64) + c]);
+}
+
 /// The layout of a tensor; null and no layout where panels cannot hold it, with the reason:
-/// groups along a row that are not whole units, runs of OC that are not whole panels, input channels
-/// kept beside the codes.
+/// groups along a row that are not whole units, runs of OC that are not whole panels, input
+/// channels kept beside the codes.
 struct PanelPlan {
   PanelLayout layout;
   const char* refused = nullptr;

@@ -3,10 +3,8 @@
 // The specification: one output at a time.
 
 #include <cmath>
-#include <cstring>
 
 #include "kernels/cpu/gemm_float/contract.hpp"
-#include "quell/core/half.hpp"
 
 namespace quell::kernels::scalar {
 namespace {
@@ -14,36 +12,16 @@ namespace {
 namespace family = gemm_float;
 
 template <unsigned kBits>
-unsigned code_of(const std::byte* unit, std::size_t c, std::size_t b) {
-  if constexpr (kBits == 8) return std::to_integer<unsigned>(unit[4 * c + b]);
-  const auto both = std::to_integer<unsigned>(unit[4 * (c % 16) + b]);
-  return c < 16 ? both & 15 : both >> 4;
-}
-
-float scale_of(PanelScales type, const std::byte* scales, std::size_t c) {
-  if (type == PanelScales::none) return 1;
-  if (type == PanelScales::f32) {
-    float scale = 0;
-    std::memcpy(&scale, scales + 4 * c, sizeof scale);
-    return scale;
-  }
-  std::uint16_t word = 0;
-  std::memcpy(&word, scales + 2 * c, sizeof word);
-  return type == PanelScales::f16 ? f16_to_float(word) : bf16_to_float(word);
-}
-
-template <unsigned kBits>
 void multiply(const family::TileProduct& p) {
   constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
   for (std::size_t g = 0; g < p.groups; ++g) {
     const std::byte* codes = p.codes + g * p.block_bytes;
     const std::byte* tail = p.tail + g * p.block_bytes;
-    const std::byte* zeros = tail + (p.scales == PanelScales::f32 ? 128 : 64);
     const float* a = p.a + (p.first_unit + g * p.units) * kUnit * p.rows;
     for (std::size_t c = 0; c < kPanelCols; ++c) {
       float zero = kBits == 8 ? p.zero : 0;
-      if (p.zeros) zero = static_cast<float>(std::to_integer<unsigned>(zeros[c]));
-      const float scale = scale_of(p.scales, tail, c);
+      if (p.zeros) zero = static_cast<float>(panel_zero(p.scales, tail, c));
+      const float scale = panel_scale(p.scales, tail, c);
       for (unsigned r = 0; r < p.rows; ++r) {
         float& y = p.y[r * kPanelCols + c];
         if (p.first && g == 0) y = 0;
@@ -52,7 +30,7 @@ void multiply(const family::TileProduct& p) {
               chunk + family::kChunkUnits < p.units ? chunk + family::kChunkUnits : p.units;
           float sum = 0;
           for (std::size_t k = chunk * kUnit; k < end * kUnit; ++k) {
-            const unsigned code = code_of<kBits>(codes + k / kUnit * kUnitBytes, c, k % kUnit);
+            const unsigned code = panel_code(kBits, codes + k / kUnit * kUnitBytes, c, k % kUnit);
             const float value = kBits == 8 ? static_cast<float>(code) : p.table[code];
             sum = std::fma(a[k * p.rows + r], value - zero, sum);
           }

@@ -3,10 +3,8 @@
 // The specification: one output at a time.
 
 #include <cmath>
-#include <cstring>
 
 #include "kernels/cpu/gemm_int8/contract.hpp"
-#include "quell/core/half.hpp"
 
 namespace quell::kernels::scalar {
 namespace {
@@ -14,38 +12,18 @@ namespace {
 namespace family = gemm_int8;
 
 template <unsigned kBits>
-std::uint32_t code_of(const std::byte* unit, std::size_t c, std::size_t b) {
-  if constexpr (kBits == 8) return std::to_integer<std::uint32_t>(unit[4 * c + b]);
-  const auto both = std::to_integer<std::uint32_t>(unit[4 * (c % 16) + b]);
-  return c < 16 ? both & 15 : both >> 4;
-}
-
-float scale_of(PanelScales type, const std::byte* scales, std::size_t c) {
-  if (type == PanelScales::none) return 1;
-  if (type == PanelScales::f32) {
-    float scale = 0;
-    std::memcpy(&scale, scales + 4 * c, sizeof scale);
-    return scale;
-  }
-  std::uint16_t word = 0;
-  std::memcpy(&word, scales + 2 * c, sizeof word);
-  return type == PanelScales::f16 ? f16_to_float(word) : bf16_to_float(word);
-}
-
-template <unsigned kBits>
 void multiply(const family::TileProduct& p) {
   constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
   for (std::size_t g = 0; g < p.groups; ++g) {
     const std::byte* codes = p.codes + g * p.block_bytes;
     const std::byte* tail = p.tail + g * p.block_bytes;
-    const std::byte* zeros = tail + (p.scales == PanelScales::f32 ? 128 : 64);
     const std::size_t first_unit = p.first_unit + g * p.units;
     for (unsigned r = 0; r < p.rows; ++r) {
       for (std::size_t c = 0; c < kPanelCols; ++c) {
         // Unsigned, because sums on the way may wrap.
         std::uint32_t sum = 0;
         if (p.begins) {
-          const auto zero = p.zeros ? std::to_integer<std::uint32_t>(zeros[c]) : 1u;
+          const auto zero = p.zeros ? std::uint32_t{panel_zero(p.scales, tail, c)} : 1u;
           sum = zero * static_cast<std::uint32_t>(p.starts[g * p.rows + r]);
         } else {
           sum = static_cast<std::uint32_t>(p.carry[r * kPanelCols + c]);
@@ -57,7 +35,7 @@ void multiply(const family::TileProduct& p) {
               p.a + (block * p.rows + r) * family::kBlockBytes + within * kUnit;
           for (std::size_t b = 0; b < kUnit; ++b) {
             const std::int32_t x = four[b];
-            sum += code_of<kBits>(codes + u * kUnitBytes, c, b) * static_cast<std::uint32_t>(x);
+            sum += panel_code(kBits, codes + u * kUnitBytes, c, b) * static_cast<std::uint32_t>(x);
           }
         }
         const auto whole = static_cast<std::int32_t>(sum);
@@ -67,7 +45,7 @@ void multiply(const family::TileProduct& p) {
         }
         float& y = p.y[r * kPanelCols + c];
         const float before = p.first && g == 0 ? 0.0f : y;
-        y = std::fma(static_cast<float>(whole), scale_of(p.scales, tail, c), before);
+        y = std::fma(static_cast<float>(whole), panel_scale(p.scales, tail, c), before);
       }
     }
   }
