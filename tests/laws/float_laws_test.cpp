@@ -15,6 +15,8 @@
 #include "kernels/cpu/gemm_float/contract.hpp"
 #include "quell/core/executor.hpp"
 #include "quell/core/half.hpp"
+#include "quell/core/tensor.hpp"
+#include "quell/grid/scale.hpp"
 #include "quell/kernels/gemm.hpp"
 #include "support/guarded.hpp"
 #include "support/quantized.hpp"
@@ -292,6 +294,34 @@ TEST(FloatProduct, IsNearTheProductOfTheDequantizedWeight) {
         EXPECT_NEAR(static_cast<double>(y[t * oc + o]), exact, bound * magnitudes) << word;
       }
     }
+  }
+}
+
+// Kept input channels are no part of a panel. With float32 activations the weight is multiplied as
+// floats, channels in their places; int8 activations would round what is kept, and refuse.
+TEST(FloatProduct, HasTheKeptChannelsInTheirPlaces) {
+  SerialExecutor executor;
+  Context context(executor);
+  const std::size_t oc = 40, ic = 96;
+  Matrix weight = *Matrix::uninitialized(oc, ic);
+  Numbers(7).fill(weight.values());
+  const std::uint32_t columns[] = {3, 95};
+  for (std::size_t o = 0; o < oc; ++o) weight(o, 3) *= 1000;
+  const auto codes = quantize_keeping(weight.view(), *parse_grid("int4:sym:oc:g32"),
+                                      ScaleMethod::absmax, {}, columns, executor);
+  ASSERT_TRUE(codes) << codes.error().message;
+  const auto refused = pack(*codes, Activations::int8, executor);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("kept"), std::string::npos) << refused.error().message;
+  auto packed = pack(*codes, Activations::f32, executor);
+  ASSERT_TRUE(packed) << packed.error().message;
+  std::vector<float> x(ic), y(oc), row(ic);
+  x[3] = 1;
+  ASSERT_TRUE(gemm({x.data(), 1, ic}, *packed, {y.data(), 1, oc}, context));
+  for (std::size_t o = 0; o < oc; ++o) {
+    codes->dequantize_row(o, row);
+    EXPECT_EQ(y[o], row[3]);
+    EXPECT_NEAR(y[o], weight(o, 3), std::fabs(weight(o, 3)) * 0x1p-11F);  // f16
   }
 }
 
