@@ -382,6 +382,32 @@ double largest_ratio(std::span<const PowerSums> lines) {
   return largest;
 }
 
+/// Row and column of the first finite element in the order of the weight's rows; there is one.
+Result<std::pair<std::size_t, std::size_t>> first_finite(const StoredRows& stored,
+                                                         Executor& executor) {
+  using Place = std::pair<std::size_t, std::size_t>;
+  std::vector<Place> parts(executor.width(), Place(stored.rows + stored.cols, 0));
+  QUELL_TRY(for_each_band(
+      stored, executor, [&](const Bands& bands, std::size_t first_row, unsigned slot) {
+        const auto look = [&](auto band) {
+          for (std::size_t r = 0; r < band.rows(); ++r) {
+            for (std::size_t c = 0; c < band.cols(); ++c) {
+              if (!std::isfinite(as_float(band(r, c)))) continue;
+              const std::size_t row = first_row + r;
+              parts[slot] =
+                  std::min(parts[slot], stored.transposed ? Place(c, row) : Place(row, c));
+            }
+          }
+        };
+        if (stored.type == Type::bf16) {
+          look(bands.words());
+        } else {
+          look(bands.floats());
+        }
+      }));
+  return *std::min_element(parts.begin(), parts.end());
+}
+
 std::size_t zero_lines(std::span<const PowerSums> lines) {
   return static_cast<std::size_t>(std::count_if(
       lines.begin(), lines.end(),
@@ -432,6 +458,12 @@ Result<TensorOutliers> measure_weight(const StoredRows& stored, Executor& execut
   }
   const std::uint64_t finite =
       std::uint64_t{stored.rows} * std::uint64_t{stored.cols} - found.nonfinite;
+  // Zeros alone are not among the largest elements, whose first is the place of the maximum.
+  if (found.absmax == 0 && finite > 0 && found.nonfinite > 0) {
+    QUELL_TRY(place, first_finite(stored, executor));
+    found.argmax_row = place.first;
+    found.argmax_col = place.second;
+  }
   switch (stored.type) {
     case Type::bf16:
       read_words(

@@ -44,6 +44,7 @@ TensorOutliers by_the_letter(MatrixView<const float> x) {
   std::vector<char> row_bad(x.rows()), column_bad(x.cols());
   stats::QuantileSketch sketch;
   stats::Moments moments;
+  bool any = false;
   for (std::size_t r = 0; r < x.rows(); ++r) {
     sketch.add(x.row(r));
     for (std::size_t c = 0; c < x.cols(); ++c) {
@@ -64,10 +65,11 @@ TensorOutliers by_the_letter(MatrixView<const float> x) {
       ++column_count[c];
       result.fp16_overflow += magnitude > 65504;
       result.fp16_subnormal += magnitude > 0 && wide < 1.0 / 16384;
-      if (magnitude > result.absmax) {
+      if (!any || magnitude > result.absmax) {
         result.absmax = magnitude;
         result.argmax_row = r;
         result.argmax_col = c;
+        any = true;
       }
     }
   }
@@ -265,7 +267,7 @@ TEST(MeasureWeight, OfZerosAndConstantsAndNothingFinite) {
   Matrix mostly = test::zero_matrix(64, 64);  // the median is zero
   for (std::size_t i = 0; i < 64; ++i) mostly(i, i) = static_cast<float>(i);
   check(mostly, "diagonal");
-  Matrix late = test::constant_matrix(600, 20, kNan);  // nothing is above zero
+  Matrix late = test::constant_matrix(600, 20, kNan);  // the first finite value is a zero
   late(550, 3) = 0;
   late(551, 3) = -0.0F;
   check(late, "late zero");

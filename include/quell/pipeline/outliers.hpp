@@ -39,10 +39,8 @@ struct TensorOutliers {
   double median_abs = 0;
   double outlier_ratio = 0;  // percent of elements above stats::kOwloreThreshold times mean_abs
   double channel_ratio = 0;  // largest per-column max |x| over the median of those maxima
-  /// The first of max |x|, 0 and 0 where nothing is above zero; the row is counted over all
-  /// sequences.
-  std::size_t argmax_row = 0, argmax_col = 0;
-  std::uint64_t nonfinite = 0;                    // elements left out of everything above
+  std::size_t argmax_row = 0, argmax_col = 0;  // of max |x|; the row is counted over all sequences
+  std::uint64_t nonfinite = 0;                 // elements left out of everything above
   float first_token_absmax = 0, rest_absmax = 0;  // activations: at position 0, and elsewhere
   std::vector<double> channel_max;                // max |x| of each column,
   std::vector<std::uint64_t> channel_argmax;      // activations: and the first row that has it
