@@ -10,6 +10,7 @@
 #include "linalg/linalg.hpp"
 #include "pipeline/changed_models.hpp"
 #include "quell/grid/quantized.hpp"
+#include "quell/kernels/hadamard.hpp"
 
 namespace quell::pipeline {
 namespace {
@@ -39,30 +40,6 @@ std::optional<Format> finer(Format format) {
     default:
       return std::nullopt;
   }
-}
-
-/// Rows times the orthonormal Hadamard matrix of `block` columns, block after block. It is
-/// symmetric: the same call goes back.
-void rotate_rows(MatrixView<float> x, std::size_t block, Executor& executor) {
-  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(block)));
-  executor.run(x.rows(), 8, [&](std::size_t begin, std::size_t end, unsigned) {
-    for (std::size_t r = begin; r < end; ++r) {
-      const auto row = x.row(r);
-      for (std::size_t first = 0; first < row.size(); first += block) {
-        float* values = row.data() + first;
-        for (std::size_t half = 1; half < block; half *= 2) {
-          for (std::size_t i = 0; i < block; i += 2 * half) {
-            for (std::size_t j = i; j < i + half; ++j) {
-              const float a = values[j], b = values[j + half];
-              values[j] = a + b;
-              values[j + half] = a - b;
-            }
-          }
-        }
-        for (std::size_t i = 0; i < block; ++i) values[i] *= scale;
-      }
-    }
-  });
 }
 
 void transpose(MatrixView<float> square) {
@@ -202,16 +179,18 @@ Result<std::optional<Decoded>> LinearStudy::rotate() const {
   if (block < 8) return std::optional<Decoded>();  // nothing to spread an outlier over
   QUELL_TRY(weight, copy_of(weight_.view()));
   QUELL_TRY(moment, copy_of(moment_.view()));
-  rotate_rows(weight.view(), block, executor_);
-  rotate_rows(moment.view(), block, executor_);
+  QUELL_TRY(rotation, kernels::Hadamard::of_size(block));
+  kernels::Context context(executor_);
+  QUELL_TRY(rotation.apply(weight.view(), context));
+  QUELL_TRY(rotation.apply(moment.view(), context));
   transpose(moment.view());
-  rotate_rows(moment.view(), block, executor_);
+  QUELL_TRY(rotation.apply(moment.view(), context));
   for (std::size_t i = 0; i < moment.rows(); ++i) {  // rounding differs between the triangles
     moment(i, i) = std::max(moment(i, i), 0.0F);
     for (std::size_t j = 0; j < i; ++j) moment(j, i) = moment(i, j);
   }
   QUELL_TRY(decoded, quantize(task_.grid, weight, moment));
-  rotate_rows(decoded.weight.view(), block, executor_);
+  QUELL_TRY(rotation.apply(decoded.weight.view(), context));  // its own inverse
   decoded.action = "inputs rotated in blocks of " + std::to_string(block);
   decoded.available = false;
   return std::optional<Decoded>(std::move(decoded));
