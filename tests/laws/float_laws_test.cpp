@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/cpu/gemm_float/contract.hpp"
+#include "laws/product_law.hpp"
 #include "quell/core/executor.hpp"
 #include "quell/core/half.hpp"
 #include "quell/core/tensor.hpp"
@@ -162,51 +163,10 @@ std::vector<float> by_the_letter(MatrixView<const float> x, const QuantizedTenso
   return y;
 }
 
-void expect_by_the_letter(const GridSpec& grid, std::size_t oc, std::size_t ic, std::size_t tokens,
-                          unsigned seed) {
-  const QuantizedTensor weight = test::random_quantized(grid, oc, ic, seed);
-  Numbers numbers(seed + 1);
-  const std::size_t stride = ic + seed % 3;
-  Guarded<float> x((tokens - 1) * stride + ic, seed % 2 == 0 ? Edge::front : Edge::back);
-  for (float& value : x) value = numbers.bell() * (numbers.uniform() > 0.95F ? 100.0F : 1.0F);
-  if (tokens > 2) x[stride] = std::numeric_limits<float>::quiet_NaN();
-  const MatrixView<const float> view(x.data(), tokens, ic, stride);
-  const std::vector<float> expected = by_the_letter(view, weight);
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
-    for (const unsigned threads : {1u, 3u}) {
-      set_isa_cap(isa);
-      const auto executor = make_openmp_executor(threads);
-      Context context(*executor);
-      auto packed = pack(weight, Activations::f32, *executor);
-      ASSERT_TRUE(packed) << packed.error().message;
-      clear_isa_cap();
-      Guarded<float> y(tokens * oc, Edge::back);
-      ASSERT_TRUE(gemm(view, *packed, {y.data(), tokens, oc}, context));
-      ASSERT_TRUE(same_bits(y.span(), expected))
-          << to_string(grid) << " OC " << oc << " IC " << ic << " T " << tokens << " "
-          << packed->kernel() << " threads " << threads;
-    }
-  }
-}
+const ProductLaw kLaw(Activations::f32, by_the_letter, std::numeric_limits<float>::quiet_NaN());
 
 TEST(FloatProduct, IsWhatTheContractSaysOnEveryGrid) {
-  unsigned seed = 0;
-  for (const FormatInfo& format : kFormats) {
-    for (const bool symmetric : {true, false}) {
-      for (const Channel per : {Channel::output, Channel::input}) {
-        for (const std::uint32_t group : {0u, 32u, 160u}) {
-          for (const ScaleType type : {ScaleType::f16, ScaleType::bf16, ScaleType::f32}) {
-            ++seed;
-            const std::size_t oc = seed % 2 == 0 ? 70 : 33, ic = 61 + seed % 7 * 53;
-            for (const bool two_level : {false, true}) {
-              const GridSpec grid = {format.format, symmetric, per, group, type, two_level};
-              if (check_grid(grid)) expect_by_the_letter(grid, oc, ic, 1 + seed % 5, seed);
-            }
-          }
-        }
-      }
-    }
-  }
+  kLaw.expect_on_every_grid({0, 32, 160}, 53, [](const FormatInfo&) { return true; });
 }
 
 TEST(FloatProduct, IsWhatTheContractSaysOnEdgesOfSize) {
@@ -215,7 +175,7 @@ TEST(FloatProduct, IsWhatTheContractSaysOnEdgesOfSize) {
     for (const std::size_t ic : {1, 2, 3, 4, 5, 127, 128, 129, 260}) {
       for (const char* word : {"int4:sym:oc:g4", "int4:asym:oc:g32", "int8:sym:oc:row"}) {
         ++seed;
-        expect_by_the_letter(*parse_grid(word), oc, ic, 1 + seed % 4, seed);
+        kLaw.expect(*parse_grid(word), oc, ic, 1 + seed % 4, seed);
       }
     }
   }
@@ -227,15 +187,15 @@ TEST(FloatProduct, IsWhatTheContractSaysForManyTokensAndLongRows) {
     for (const char* word : {"int4:sym:oc:g128", "int4:asym:oc:row", "int8:sym:oc:g32",
                              "int4:sym:ic:g32", "int4:asym:ic:row"}) {
       ++seed;
-      expect_by_the_letter(*parse_grid(word), tokens > 100 ? 40 : 161, tokens > 100 ? 300 : 520,
-                           tokens, seed);
+      kLaw.expect(*parse_grid(word), tokens > 100 ? 40 : 161, tokens > 100 ? 300 : 520, tokens,
+                  seed);
     }
   }
   // Longer than a span of 512 input channels, in one group and in many, with a ragged end.
   for (const char* word :
        {"int4:sym:oc:row", "int4:sym:oc:g128", "int8:asym:oc:row", "int4:sym:oc:g1024"}) {
     for (const std::size_t tokens : {1, 2, 14}) {
-      expect_by_the_letter(*parse_grid(word), 40, 2501, tokens, ++seed);
+      kLaw.expect(*parse_grid(word), 40, 2501, tokens, ++seed);
     }
   }
 }

@@ -17,6 +17,7 @@
 
 #include "kernels/cpu/gemm_int8/contract.hpp"
 #include "kernels/cpu/quantize_rows/contract.hpp"
+#include "laws/product_law.hpp"
 #include "quell/core/executor.hpp"
 #include "quell/core/half.hpp"
 #include "quell/kernels/gemm.hpp"
@@ -259,52 +260,11 @@ std::vector<float> by_the_letter(MatrixView<const float> x, const QuantizedTenso
   return y;
 }
 
-void expect_by_the_letter(const GridSpec& grid, std::size_t oc, std::size_t ic, std::size_t tokens,
-                          unsigned seed) {
-  const QuantizedTensor weight = test::random_quantized(grid, oc, ic, seed);
-  Numbers numbers(seed + 1);
-  const std::size_t stride = ic + seed % 3;
-  Guarded<float> x((tokens - 1) * stride + ic, seed % 2 == 0 ? Edge::front : Edge::back);
-  for (float& value : x) value = numbers.bell() * (numbers.uniform() > 0.95F ? 100.0F : 1.0F);
-  if (tokens > 2) x[stride] = kInfinity;  // one row that must not look like a result
-  const MatrixView<const float> view(x.data(), tokens, ic, stride);
-  const std::vector<float> expected = by_the_letter(view, weight);
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni}) {
-    for (const unsigned threads : {1u, 3u}) {
-      set_isa_cap(isa);
-      const auto executor = make_openmp_executor(threads);
-      Context context(*executor);
-      auto packed = pack(weight, Activations::int8, *executor);
-      ASSERT_TRUE(packed) << packed.error().message;
-      clear_isa_cap();
-      Guarded<float> y(tokens * oc, Edge::back);
-      ASSERT_TRUE(gemm(view, *packed, {y.data(), tokens, oc}, context));
-      ASSERT_TRUE(same_bits(y.span(), expected))
-          << to_string(grid) << " OC " << oc << " IC " << ic << " T " << tokens << " "
-          << packed->kernel() << " threads " << threads;
-    }
-  }
-}
+const ProductLaw kLaw(Activations::int8, by_the_letter, kInfinity);
 
 TEST(QuantizedProduct, IsWhatTheContractSaysOnEveryGrid) {
-  unsigned seed = 0;
-  for (const FormatInfo& format : kFormats) {
-    if (format.codebook != nullptr) continue;  // not integers
-    for (const bool symmetric : {true, false}) {
-      for (const Channel per : {Channel::output, Channel::input}) {
-        for (const std::uint32_t group : {0u, 32u, 64u}) {
-          for (const ScaleType type : {ScaleType::f16, ScaleType::bf16, ScaleType::f32}) {
-            ++seed;
-            const std::size_t oc = seed % 2 == 0 ? 70 : 33, ic = 61 + seed % 7 * 23;
-            for (const bool two_level : {false, true}) {
-              const GridSpec grid = {format.format, symmetric, per, group, type, two_level};
-              if (check_grid(grid)) expect_by_the_letter(grid, oc, ic, 1 + seed % 5, seed);
-            }
-          }
-        }
-      }
-    }
-  }
+  kLaw.expect_on_every_grid({0, 32, 64}, 23,
+                            [](const FormatInfo& format) { return format.codebook == nullptr; });
 }
 
 TEST(QuantizedProduct, IsWhatTheContractSaysOnEdgesOfSize) {
@@ -313,7 +273,7 @@ TEST(QuantizedProduct, IsWhatTheContractSaysOnEdgesOfSize) {
     for (const std::size_t ic : {1, 2, 3, 4, 5, 31, 33, 129}) {
       for (const char* word : {"int4:sym:oc:g4", "int4:asym:oc:g32", "int8:sym:oc:row"}) {
         ++seed;
-        expect_by_the_letter(*parse_grid(word), oc, ic, 1 + seed % 4, seed);
+        kLaw.expect(*parse_grid(word), oc, ic, 1 + seed % 4, seed);
       }
     }
   }
@@ -325,16 +285,16 @@ TEST(QuantizedProduct, IsWhatTheContractSaysForManyTokensAndLongRows) {
     for (const char* word : {"int4:sym:oc:g128", "int4:asym:oc:row", "int8:sym:oc:g32",
                              "int8full:sym:oc:row", "int4:sym:ic:g32", "int4:asym:ic:row"}) {
       ++seed;
-      expect_by_the_letter(*parse_grid(word), tokens > 100 ? 40 : 161, tokens > 100 ? 300 : 520,
-                           tokens, seed);
+      kLaw.expect(*parse_grid(word), tokens > 100 ? 40 : 161, tokens > 100 ? 300 : 520, tokens,
+                  seed);
     }
   }
   // Longer than a span of 2,048 input channels, in one group and in many, with a ragged end.
   for (const char* word :
        {"int4:sym:oc:row", "int4:sym:oc:g128", "int8:asym:oc:row", "int4:sym:oc:g4096"}) {
     ++seed;
-    expect_by_the_letter(*parse_grid(word), 40, 5001, 14, seed);
-    expect_by_the_letter(*parse_grid(word), 40, 5001, 1, seed);
+    kLaw.expect(*parse_grid(word), 40, 5001, 14, seed);
+    kLaw.expect(*parse_grid(word), 40, 5001, 1, seed);
   }
 }
 
