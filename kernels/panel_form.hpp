@@ -26,14 +26,12 @@
 
 #include "kernels/packed_form.hpp"
 #include "kernels/panels.hpp"
+#include "quell/core/checked.hpp"
 
 namespace quell::kernels {
 
-constexpr std::size_t ceil_div(std::size_t a, std::size_t b) {
-  return (a + b - 1) / b;
-}
 constexpr std::size_t round_up(std::size_t a, std::size_t to) {
-  return ceil_div(a, to) * to;
+  return ceil_divide(a, to) * to;
 }
 
 /// Units that one call multiplies: whole groups, or a part of one.
@@ -82,7 +80,7 @@ class PanelForm final : public PackedForm {
     const bool runs_apart = runs() > 1 && runs() >= 2 * context.executor().width();
     const std::size_t most = runs_apart ? Tiles::kRunBlockRows : Tiles::kBlockRows;
     // Blocks of equal height: 512 tokens are two of 256.
-    const std::size_t together = ceil_div(x.rows(), ceil_div(x.rows(), most));
+    const std::size_t together = ceil_divide(x.rows(), ceil_divide(x.rows(), most));
     const std::size_t tokens = together * tiles_.token_bytes();
     const std::size_t sums =
         std::min(kPanels, layout_.panels()) * together * kPanelCols * sizeof(float);
@@ -91,7 +89,7 @@ class PanelForm final : public PackedForm {
     for (std::size_t first = 0; first < x.rows(); first += together) {
       const std::size_t count = std::min(together, x.rows() - first);
       const Block block = {x.rows_from(first, count), y.rows_from(first, count),
-                           ceil_div(count, tiles_.tile_rows())};
+                           ceil_divide(count, tiles_.tile_rows())};
       if (runs_apart) {
         context.executor().run(runs(), 1, [&](std::size_t begin, std::size_t end, unsigned slot) {
           std::byte* memory = context.slot(slot).data();
@@ -125,11 +123,11 @@ class PanelForm final : public PackedForm {
     std::size_t rows_of(std::size_t tile) const { return first_row(tile + 1) - first_row(tile); }
   };
 
-  std::size_t runs() const { return run_rows_ == 0 ? 1 : ceil_div(rows, run_rows_); }
+  std::size_t runs() const { return run_rows_ == 0 ? 1 : ceil_divide(rows, run_rows_); }
   Run run_at(std::size_t i) const {
     if (run_rows_ == 0) return {0, layout_.panels(), nullptr, nullptr};
     const std::size_t first = i * run_rows_;
-    return {first / kPanelCols, ceil_div(std::min(run_rows_, rows - first), kPanelCols),
+    return {first / kPanelCols, ceil_divide(std::min(run_rows_, rows - first), kPanelCols),
             factors_.data() + i * cols, zeros_.empty() ? nullptr : zeros_.data() + i * cols};
   }
   std::byte* tile_at(const Block& block, std::byte* tokens, std::size_t tile) const {
@@ -147,7 +145,7 @@ class PanelForm final : public PackedForm {
                              });
     }
     const std::size_t grain =
-        block.tiles == 1 ? ceil_div(run.panels, context.executor().width()) : kPanels;
+        block.tiles == 1 ? ceil_divide(run.panels, context.executor().width()) : kPanels;
     context.executor().run(
         run.panels, grain, [&](std::size_t begin, std::size_t end, unsigned slot) {
           multiply_panels(block, tokens, run.first_panel + begin, run.first_panel + end,

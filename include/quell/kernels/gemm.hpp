@@ -88,7 +88,7 @@ enum class Activations {
 Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activations,
                            Executor& executor);
 
-/// y [T, OC] = x [T, IC] * W^T. Errors: shape.
+/// y [T, OC] = x [T, IC] * W^T. Errors: shape, resource (scratch).
 Status gemm(MatrixView<const float> x, const PackedWeights& weight, MatrixView<float> y,
             Context& context);
 
