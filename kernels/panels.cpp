@@ -64,11 +64,10 @@ void pack_four_bit(const std::uint8_t* low, const std::uint8_t* high, std::size_
 }
 
 void pack_eight_bit(const std::uint8_t* row, std::size_t cols, std::size_t c, std::byte* units) {
-  for (std::size_t i = 0; i < cols; i += kUnit, units += 128) {
-    std::uint32_t word = 0;
-    std::memcpy(&word, row + i, std::min(kUnit, cols - i));
-    store(units + 4 * c, word);
-  }
+  std::byte* to = units + 4 * c;
+  std::size_t i = 0;
+  for (; i + kUnit <= cols; i += kUnit, to += 128) std::memcpy(to, row + i, kUnit);
+  if (i < cols) std::memcpy(to, row + i, cols - i);  // the rest of the unit is zero already
 }
 
 void store_scale(PanelScales type, float scale, std::size_t c, std::byte* to) {
