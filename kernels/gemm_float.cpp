@@ -36,7 +36,9 @@ class FloatTiles {
     zero_ = static_cast<float>(zero);
   }
 
-  std::size_t tile_rows() const { return entry->tile_rows; }
+  std::size_t tile_rows(std::size_t) const { return entry->tile_rows; }
+  std::size_t tile_panels() const { return 1; }
+  std::size_t span_units(const PanelLayout&) const { return kSpanUnits; }
   std::size_t token_bytes() const { return round_up((padded_ + 1) * sizeof(float), 64); }
   std::size_t work_bytes() const { return 0; }
 
@@ -58,7 +60,8 @@ class FloatTiles {
   }
 
   void multiply(const PanelLayout& layout, const Span& span, const std::byte* block,
-                std::byte* tile, std::size_t count, float* y) const {
+                std::byte* tile, std::size_t count, std::size_t /*panels*/, float* y,
+                std::size_t /*y_panel*/) const {
     gemm_float::TileProduct product;
     product.a = reinterpret_cast<const float*>(tile);
     product.first_unit = span.all_before;

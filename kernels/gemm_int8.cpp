@@ -23,8 +23,8 @@ class Int8Tiles {
   // A run's activations are rounded by the thread that multiplies them, whole: 96 x 4,096 are
   // 393 KB.
   static constexpr std::size_t kRunBlockRows = 96;
-  // Of one span: 16 KB of four-bit codes or 32 KB of eight-bit ones, and 12 KB of twelve tokens.
-  static constexpr std::size_t kSpanUnits = 256;
+  // Of one span: 16 KB of codes, and 12 KB of twelve tokens.
+  static constexpr std::size_t kSpanBytes = 16 << 10;
 
   Int8Tiles(const PanelLayout& layout, const GridSpec& grid)
       : entry(&choose(gemm_int8::table(layout.code_bits))),
@@ -36,7 +36,13 @@ class Int8Tiles {
         zero_(symmetric_zero(grid.format)),
         zeros_(layout.zeros) {}
 
-  std::size_t tile_rows() const { return entry->tile_rows; }
+  std::size_t tile_rows(std::size_t tokens) const {
+    return tokens <= entry->lone_rows ? entry->lone_rows : entry->tile_rows;
+  }
+  std::size_t tile_panels() const { return entry->tile_panels; }
+  std::size_t span_units(const PanelLayout& layout) const {
+    return kSpanBytes / layout.unit_bytes();
+  }
   std::size_t token_bytes() const {
     return round_up(row_bytes_ + groups_ * sizeof(std::int32_t) + sizeof(float), 64);
   }
@@ -64,7 +70,8 @@ class Int8Tiles {
   }
 
   void multiply(const PanelLayout& layout, const Span& span, const std::byte* block,
-                std::byte* tile, std::size_t count, float* y) const {
+                std::byte* tile, std::size_t count, std::size_t panels, float* y,
+                std::size_t y_panel) const {
     gemm_int8::TileProduct product;
     product.a = reinterpret_cast<const std::int8_t*>(tile);
     product.first_unit = span.all_before;
@@ -75,6 +82,8 @@ class Int8Tiles {
     product.groups = span.groups;
     product.units = span.units;
     product.block_bytes = layout.block_bytes(span.group);
+    product.panels = static_cast<unsigned>(panels);
+    product.panel_bytes = layout.panel_bytes();
     product.scales = layout.scales;
     product.zeros = layout.zeros;
     product.begins = span.begins;
@@ -83,6 +92,7 @@ class Int8Tiles {
     product.carry = reinterpret_cast<std::int32_t*>(y);
     product.first = span.group == 0;
     product.y = y;
+    product.y_panel = y_panel;
     entry->multiply(product);
   }
 

@@ -124,10 +124,14 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
   const gemm_int8::Entry& entry = *GetParam();
   if (!has(entry.isa)) GTEST_SKIP() << "this machine has no " << to_string(entry.isa);
   const gemm_int8::Entry& reference = scalar::gemm_int8_entries[entry.code_bits == 4 ? 0 : 1];
-  ASSERT_LE(entry.tile_rows, gemm_int8::kMaxRows);
+  ASSERT_LE(entry.lone_rows, gemm_int8::kMaxRows);
+  ASSERT_LE(entry.tile_rows, entry.lone_rows);
   const std::size_t unit_bytes = 16 * entry.code_bits;
   unsigned seed = 0;
-  for (unsigned rows = 1; rows <= entry.tile_rows; ++rows) {
+  for (unsigned tile = 1; tile <= entry.lone_rows + entry.tile_rows; ++tile) {
+    // First tiles of one panel, then those of as many as the entry takes.
+    const unsigned rows = tile <= entry.lone_rows ? tile : tile - entry.lone_rows;
+    const unsigned panels = tile <= entry.lone_rows ? 1 : entry.tile_panels;
     for (const std::size_t units : {1, 2, 7, 8, 9, 17, 32}) {
       for (const PanelScales scales :
            {PanelScales::none, PanelScales::f16, PanelScales::bf16, PanelScales::f32}) {
@@ -135,7 +139,8 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
           if (zeros && scales == PanelScales::none) continue;
           for (const std::size_t groups : {1, 2, 3}) {
             ++seed;
-            const bool begins = groups > 1 || seed % 3 != 0, ends = groups > 1 || seed % 4 != 0;
+            // A lone group may come in two parts.
+            const std::size_t cut = groups > 1 ? 0 : seed % units;
             const auto extremes = static_cast<Extremes>(seed % 3);
             const std::size_t tail = (scales == PanelScales::f32    ? 128
                                       : scales == PanelScales::none ? 0
@@ -144,12 +149,13 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
             const std::size_t block = units * unit_bytes + tail;
             Numbers numbers(seed);
             const auto byte = [&](float at) { return static_cast<int>(at * 128 + 128) & 255; };
-            Guarded<std::byte> codes(groups * block);
+            const std::size_t panel = groups * block;
+            Guarded<std::byte> codes(panels * panel);
             for (std::size_t i = 0; i < codes.size(); ++i) {
               codes[i] = static_cast<std::byte>(
                   extremes == Extremes::random ? byte(numbers.uniform()) : 255);
             }
-            for (std::size_t g = 0; g < groups; ++g) {
+            for (std::size_t g = 0; g < panels * groups; ++g) {
               for (std::size_t i = 0; i < tail - (zeros ? 64 : 0);
                    i += scales == PanelScales::f32 ? 4 : 2) {
                 const float scale = numbers.bell() * 0.1F;
@@ -174,46 +180,51 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
               sum = static_cast<std::int32_t>(numbers.uniform() * 127 * 4 *
                                               static_cast<float>(units));
             }
-            std::vector<std::int32_t> carried(rows * 32);
-            std::vector<float> before(rows * 32);
-            for (std::size_t i = 0; i < carried.size(); ++i) {
-              carried[i] = static_cast<std::int32_t>(numbers.uniform() * 1e6F);
-              before[i] = numbers.bell();
-            }
+            // Panels of y lie further apart than a tile's rows.
+            const std::size_t y_panel = (rows + seed % 3) * 32;
+            const std::size_t elements = (panels - 1) * y_panel + rows * 32;
+            std::vector<float> before(elements);
+            for (float& value : before) value = numbers.bell();
             const auto run = [&](const gemm_int8::Entry& with) {
-              Guarded<std::int32_t> carry(rows * 32, Edge::front);
-              Guarded<float> y(rows * 32, Edge::front);
-              std::copy(carried.begin(), carried.end(), carry.begin());
+              // Sums of a group are carried where y follows.
+              Guarded<float> y(elements, Edge::front);
               std::copy(before.begin(), before.end(), y.begin());
               gemm_int8::TileProduct product;
               product.a = a.data();
-              product.first_unit = first_unit;
               product.starts = sums.data();
               product.rows = rows;
-              product.codes = codes.data();
-              product.tail = codes.data() + units * unit_bytes;
               product.groups = groups;
-              product.units = units;
               product.block_bytes = block;
+              product.panel_bytes = panel;
               product.scales = scales;
               product.zeros = zeros;
-              product.begins = begins;
-              product.ends = ends;
-              product.carry = carry.data();
-              product.first = seed % 2 == 0;
-              product.y = y.data();
-              with.multiply(product);
-              std::vector<float> all(y.begin(), y.end());
-              for (const std::int32_t value : carry) all.push_back(static_cast<float>(value));
-              return all;
+              product.first = cut != 0 || seed % 2 == 0;
+              product.y_panel = y_panel;
+              for (std::size_t p = 0; p < panels; p += with.tile_panels) {
+                product.panels = std::min(with.tile_panels, panels - static_cast<unsigned>(p));
+                product.y = y.data() + p * y_panel;
+                product.carry = reinterpret_cast<std::int32_t*>(product.y);
+                product.tail = codes.data() + p * panel + units * unit_bytes;
+                const auto part = [&](std::size_t from, std::size_t to) {
+                  product.codes = codes.data() + p * panel + from * unit_bytes;
+                  product.first_unit = first_unit + from;
+                  product.units = to - from;
+                  product.begins = from == 0;
+                  product.ends = to == units;
+                  with.multiply(product);
+                };
+                if (cut != 0) part(0, cut);
+                part(cut, units);
+              }
+              return std::vector<float>(y.begin(), y.end());
             };
             // Panels start at lines of the cache, which the back of a page keeps only if the size
             // is a multiple of one.
             ASSERT_EQ(reinterpret_cast<std::uintptr_t>(codes.data()) % 64, 0U);
             ASSERT_TRUE(same_bits(run(entry), run(reference)))
                 << "rows " << rows << " units " << units << " groups " << groups << " scales "
-                << static_cast<int>(scales) << " zeros " << zeros << " begins " << begins
-                << " ends " << ends;
+                << static_cast<int>(scales) << " zeros " << zeros << " cut " << cut << " panels "
+                << panels;
           }
         }
       }

@@ -144,8 +144,9 @@ void multiply(const family::TileProduct& p) {
 
 }  // namespace
 
-extern const gemm_int8::Entry gemm_int8_entries[2] = {{Isa::avx2, 4, kTileRows, multiply<4>},
-                                                      {Isa::avx2, 8, kTileRows, multiply<8>}};
+extern const gemm_int8::Entry gemm_int8_entries[2] = {
+    {Isa::avx2, 4, kTileRows, kTileRows, 1, multiply<4>},
+    {Isa::avx2, 8, kTileRows, kTileRows, 1, multiply<8>}};
 
 }  // namespace quell::kernels::avx2
 QUELL_TARGET_END

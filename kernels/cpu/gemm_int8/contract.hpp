@@ -34,30 +34,36 @@ constexpr std::size_t kMostInGroup = 66'000;
 
 constexpr std::size_t kBlockUnits = 16, kBlockBytes = kBlockUnits * kUnit;
 
-/// `groups` groups of the same number of units, or a part of the units of one.
+/// `groups` groups of the same number of units, or a part of the units of one; of one panel, or of
+/// `panels` of them that lie side by side.
 struct TileProduct {
   const std::int8_t* a;        // the whole tile, 64-byte aligned
   std::size_t first_unit;      // in the tile, of this call
   const std::int32_t* starts;  // [groups, rows], from the first group of this call on
-  unsigned rows;               // 1..tile_rows
+  unsigned rows;               // 1..lone_rows of one panel, 1..tile_rows of more
 
   const std::byte* codes;  // of the first group, 64-byte aligned
   const std::byte* tail;   // its scales, 64-byte aligned
   std::size_t groups, units;
   std::size_t block_bytes;  // from group to group
+  unsigned panels;          // 1..tile_panels
+  std::size_t panel_bytes;  // from panel to panel
   PanelScales scales;       // none: scale 1
   bool zeros;               // a line of zeros ends the tail
 
   bool begins, ends;    // the first units of their group, and the last; both unless groups is 1
-  std::int32_t* carry;  // [rows, 32], 64-byte aligned: I of a group whose end has not come
+  std::int32_t* carry;  // as y; the entry's own sums of a group whose end has not come
   bool first;           // y starts at 0
   float* y;             // [rows, 32], 64-byte aligned; used where `ends`
+  std::size_t y_panel;  // elements of y, and of carry, from panel to panel
 };
 
 struct Entry {
   Isa isa;
-  unsigned code_bits;  // of the panels it reads
-  unsigned tile_rows;  // at most kMaxRows
+  unsigned code_bits;    // of the panels it reads
+  unsigned lone_rows;    // tokens of one panel at most; up to so many are one tile
+  unsigned tile_rows;    // tokens at most where there are several tiles, at most lone_rows
+  unsigned tile_panels;  // panels that a call multiplies at most then
   void (*multiply)(const TileProduct& product);
 };
 

@@ -53,7 +53,7 @@ void multiply(const family::TileProduct& p) {
 
 }  // namespace
 
-extern const gemm_int8::Entry gemm_int8_entries[2] = {{Isa::scalar, 4, 4, multiply<4>},
-                                                      {Isa::scalar, 8, 4, multiply<8>}};
+extern const gemm_int8::Entry gemm_int8_entries[2] = {{Isa::scalar, 4, 4, 4, 1, multiply<4>},
+                                                      {Isa::scalar, 8, 4, 4, 1, multiply<8>}};
 
 }  // namespace quell::kernels::scalar
