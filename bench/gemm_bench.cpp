@@ -25,10 +25,10 @@
 #include <vector>
 
 #include "contenders/contenders.hpp"
-#include "limits.hpp"
 #include "quell/core/tensor.hpp"
 #include "quell/kernels/explain.hpp"
 #include "quell/kernels/gemm.hpp"
+#include "quell/kernels/limits.hpp"
 
 namespace quell::bench {
 namespace {
@@ -88,27 +88,27 @@ struct Operands {
 
 void measure(const std::string& name, double flops, double bytes, Executor& executor,
              std::function<void()> run) {
-  benchmark::RegisterBenchmark(name.c_str(),
-                               [=, &executor](benchmark::State& state) {
-                                 double limit = 0, seconds = 0, share = 0;
-                                 for (auto _ : state) {
-                                   const double before = fma_limit(executor);
-                                   const auto start = Clock::now();
-                                   run();
-                                   const double taken =
-                                       std::chrono::duration<double>(Clock::now() - start).count();
-                                   const double bound = 0.5 * (before + fma_limit(executor));
-                                   state.SetIterationTime(taken);
-                                   seconds += taken;
-                                   limit += bound;
-                                   share += flops * 1e-9 / taken / bound;
-                                 }
-                                 const auto n = static_cast<double>(state.iterations());
-                                 state.counters["GFLOP/s"] = flops * 1e-9 * n / seconds;
-                                 state.counters["limit"] = limit / n;
-                                 state.counters["share_%"] = 100 * share / n;
-                                 state.counters["GB/s"] = bytes * 1e-9 * n / seconds;
-                               })
+  benchmark::RegisterBenchmark(
+      name.c_str(),
+      [=, &executor](benchmark::State& state) {
+        double limit = 0, seconds = 0, share = 0;
+        for (auto _ : state) {
+          const double before = kernels::fma_limit(executor);
+          const auto start = Clock::now();
+          run();
+          const double taken = std::chrono::duration<double>(Clock::now() - start).count();
+          const double bound = 0.5 * (before + kernels::fma_limit(executor));
+          state.SetIterationTime(taken);
+          seconds += taken;
+          limit += bound;
+          share += flops * 1e-9 / taken / bound;
+        }
+        const auto n = static_cast<double>(state.iterations());
+        state.counters["GFLOP/s"] = flops * 1e-9 * n / seconds;
+        state.counters["limit"] = limit / n;
+        state.counters["share_%"] = 100 * share / n;
+        state.counters["GB/s"] = bytes * 1e-9 * n / seconds;
+      })
       ->UseManualTime()
       ->Unit(benchmark::kMillisecond);
 }

@@ -9,9 +9,9 @@
 #include <cstring>
 #include <string>
 
-#include "limits.hpp"
 #include "quell/core/tensor.hpp"
 #include "quell/kernels/explain.hpp"
+#include "quell/kernels/limits.hpp"
 
 int main(int argc, char** argv) {
   using namespace quell;
@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
                                    const auto executor = make_openmp_executor(threads);
                                    double best = 0;
                                    for (auto _ : state)
-                                     best = std::max(best, bench::fma_limit(*executor));
+                                     best = std::max(best, kernels::fma_limit(*executor));
                                    state.counters["GFLOP/s"] = best;
                                  });
     benchmark::RegisterBenchmark(("read/threads_" + std::to_string(threads)).c_str(),
@@ -37,8 +37,8 @@ int main(int argc, char** argv) {
                                    const auto executor = make_openmp_executor(threads);
                                    double best = 0;
                                    for (auto _ : state)
-                                     best =
-                                         std::max(best, bench::read_limit(*executor, data, kBytes));
+                                     best = std::max(best,
+                                                     kernels::read_limit(*executor, data, kBytes));
                                    state.counters["GB/s"] = best;
                                  });
   }

@@ -24,10 +24,10 @@
 #include <string>
 #include <vector>
 
-#include "limits.hpp"
 #include "quell/core/tensor.hpp"
 #include "quell/kernels/explain.hpp"
 #include "quell/kernels/gemm.hpp"
+#include "quell/kernels/limits.hpp"
 #include "support/quantized.hpp"
 
 namespace quell::bench {
@@ -123,9 +123,9 @@ void measure(benchmark::State& state, const Case& c, Executor& executor) {
   std::size_t next = 0;
   std::vector<double> rates, bytes, read_shares, shares;
   for (auto _ : state) {
-    const double read = cold ? read_limit(executor, other.data(), kColdBytes / 2) : 0;
-    const double arithmetic =
-        c.activations == Activations::int8 ? int8_limit(executor) : fma_limit(executor);
+    const double read = cold ? kernels::read_limit(executor, other.data(), kColdBytes / 2) : 0;
+    const double arithmetic = c.activations == Activations::int8 ? kernels::int8_limit(executor)
+                                                                 : kernels::fma_limit(executor);
     const auto start = Clock::now();
     for (std::size_t i = 0; i < calls; ++i) {
       const Status done =

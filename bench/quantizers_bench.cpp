@@ -26,10 +26,10 @@
 
 #include <Eigen/Dense>
 
-#include "limits.hpp"
 #include "linalg/linalg.hpp"
 #include "quell/core/random.hpp"
 #include "quell/core/tensor.hpp"
+#include "quell/kernels/limits.hpp"
 #include "quell/quant/methods.hpp"
 
 #if defined(QUELL_OPENBLAS)
@@ -69,7 +69,7 @@ struct Limit {
 };
 Limit multiply_limit(Executor& executor) {
   const Stopwatch watch;
-  const double wall = 1e9 * quell::bench::fma_limit(executor, 16);
+  const double wall = 1e9 * quell::kernels::fma_limit(executor, 16);
   return {wall, wall * watch.seconds() / watch.processor_seconds()};
 }
 

@@ -20,10 +20,10 @@
 #include <vector>
 
 #include "kernels/cpu/hadamard/contract.hpp"
-#include "limits.hpp"
 #include "quell/core/random.hpp"
 #include "quell/kernels/explain.hpp"
 #include "quell/kernels/hadamard.hpp"
+#include "quell/kernels/limits.hpp"
 #include "quell/kernels/sparse_rows.hpp"
 
 namespace quell::bench {
@@ -78,9 +78,9 @@ void time(benchmark::State& state, const Case& c, Isa isa, kernels::Context& con
   std::vector<double> limits, rates;
   for (auto _ : state) {
     state.PauseTiming();
-    limits.push_back(read_limit(context.executor(),
-                                reinterpret_cast<const std::byte*>(values().data()),
-                                kFloats * sizeof(float)));
+    limits.push_back(kernels::read_limit(context.executor(),
+                                         reinterpret_cast<const std::byte*>(values().data()),
+                                         kFloats * sizeof(float)));
     state.ResumeTiming();
     const auto start = std::chrono::steady_clock::now();
     for (std::size_t i = 0; i < calls; ++i) {
@@ -139,9 +139,9 @@ void time_sparse(benchmark::State& state, std::size_t rows, Isa isa, kernels::Co
   std::vector<double> seconds, limits;
   for (auto _ : state) {
     state.PauseTiming();
-    limits.push_back(read_limit(context.executor(),
-                                reinterpret_cast<const std::byte*>(values().data()),
-                                kFloats * sizeof(float)));
+    limits.push_back(kernels::read_limit(context.executor(),
+                                         reinterpret_cast<const std::byte*>(values().data()),
+                                         kFloats * sizeof(float)));
     state.ResumeTiming();
     const auto start = std::chrono::steady_clock::now();
     add(found);

@@ -1,4 +1,4 @@
-quell_bench(quantizers_bench SOURCES quantizers_bench.cpp limits.cpp MODULES quant)
+quell_bench(quantizers_bench SOURCES quantizers_bench.cpp MODULES quant)
 target_link_libraries(quantizers_bench PRIVATE Eigen3::Eigen)
 find_library(QUELL_OPENBLAS openblas)
 if(QUELL_OPENBLAS)

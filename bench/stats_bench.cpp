@@ -13,12 +13,12 @@
 #include <string>
 #include <vector>
 
-#include "limits.hpp"
 #include "pipeline/magnitude_count.hpp"
 #include "quell/core/half.hpp"
 #include "quell/core/random.hpp"
 #include "quell/core/tensor.hpp"
 #include "quell/kernels/explain.hpp"
+#include "quell/kernels/limits.hpp"
 #include "quell/kernels/tensor_stats.hpp"
 #include "quell/stats/histogram.hpp"
 
@@ -157,7 +157,7 @@ void time(benchmark::State& state, Executor& executor, Work work) {
   std::vector<double> limits, rates;
   for (auto _ : state) {
     state.PauseTiming();
-    limits.push_back(bench::read_limit(executor, bytes, 2 * kRows * kCols));
+    limits.push_back(kernels::read_limit(executor, bytes, 2 * kRows * kCols));
     state.ResumeTiming();
     const auto start = std::chrono::steady_clock::now();
     work();

@@ -74,6 +74,7 @@ std::unique_ptr<Command> make_verify();
 std::unique_ptr<Command> make_generate();
 std::unique_ptr<Command> make_stats_merge();
 std::unique_ptr<Command> make_kernels();
+std::unique_ptr<Command> make_bench();
 
 // Options (arguments.cpp).
 void add_limits(CLI::App& app, Limits& limits);

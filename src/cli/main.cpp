@@ -55,6 +55,7 @@ int run(int argc, char** argv) {
   commands.push_back(make_verify());
   commands.push_back(make_generate());
   commands.push_back(make_kernels());
+  commands.push_back(make_bench());
 
   CLI::App app("quell makes large language models small without breaking them.", "quell");
   app.set_version_flag("--version", std::string("quell ") + QUELL_VERSION);

@@ -5,7 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
 #include <string>
+#include <utility>
 
 #include "cli/program.hpp"
 
@@ -127,6 +129,36 @@ TEST_F(Quantized, RefusesWhatItCannotDo) {
   expect_error(with({"--head", "int4:sym:ic:g32"}), 2, {"head", "int4:sym:ic:g32", "(oc)"});
   expect_error(with({"--head", "int5"}), 2, {"int5", "int4"});
   expect_error(with({"--activations", "f16"}), 2, {"--activations", "f32", "int8"});
+}
+
+TEST(Bench, MeasuresTheShapesOfAModelBesideTheLimitsOfTheMachine) {
+  const TemporaryFolder folder;
+  const std::string model = make_model(folder / "model").string();
+  const io::Json json = quell_json({"bench", "--model", model, "--max-memory", "3MB"});
+  std::set<std::string> limits;
+  for (const io::Json& limit : json.find("limits")->items()) {
+    limits.insert(std::string(limit.find("name")->as_string()));
+  }
+  EXPECT_EQ(limits, (std::set<std::string>{"dram_read_gbs", "f32_gflops", "int8_gops"}));
+  std::set<std::pair<double, double>> shapes;
+  for (const io::Json& result : json.find("results")->items()) {
+    shapes.emplace(result.find("n")->as_number(), result.find("k")->as_number());
+    EXPECT_EQ(result.find("family")->as_string(), "gemm_dense");
+    EXPECT_EQ(result.find("grid")->as_string(), "f32");
+    const double seconds = result.find("seconds")->as_number();
+    EXPECT_GT(seconds, 0);
+    EXPECT_NEAR(result.find("gops")->as_number() * seconds * 1e9,
+                2 * result.find("m")->as_number() * result.find("n")->as_number() *
+                    result.find("k")->as_number(),
+                1);
+  }
+  // q and o, k and v, gate and up, down.
+  EXPECT_EQ(shapes,
+            (std::set<std::pair<double, double>>{{64, 64}, {32, 64}, {160, 64}, {64, 160}}));
+}
+
+TEST(Bench, NamesAModelThatIsNotThere) {
+  expect_error(quell({"bench", "--model", "/nowhere"}), 3, {"/nowhere"});
 }
 
 }  // namespace

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The bounds that results are divided by, measured in the same process and the same minutes: shared
-// machines change their speed by half within an hour, so only such ratios count.
+// What this machine can do at most, measured: the bounds by which the speed of a kernel is divided.
+// In the same process and the same minutes, since shared machines change their speed by half within
+// an hour and only such ratios count.
 
 #include <cstddef>
 
 #include "quell/core/executor.hpp"
 
-namespace quell::bench {
+namespace quell::kernels {
 
 /// f32 fused multiply-adds, 2 flops each, from registers alone, on all threads of the executor,
 /// with the widest vectors that the instruction-set cap allows: GFLOP/s. Takes some 3 ms for each
@@ -22,4 +23,4 @@ double int8_limit(Executor& executor, unsigned repeats = 1);
 /// Bytes a second at which all threads together read `bytes` bytes once: GB/s.
 double read_limit(Executor& executor, const std::byte* data, std::size_t bytes);
 
-}  // namespace quell::bench
+}  // namespace quell::kernels

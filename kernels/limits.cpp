@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "limits.hpp"
+#include "quell/kernels/limits.hpp"
 
 #include <chrono>
 
@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #endif
 
-namespace quell::bench {
+namespace quell::kernels {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -21,13 +21,13 @@ double seconds_since(Clock::time_point start) {
 }
 
 }  // namespace
-}  // namespace quell::bench
+}  // namespace quell::kernels
 
 #if QUELL_X86
 // 24 chains (12 with 16 registers) cover two units of latency 4 with room to spare. The
 // instructions are written out because a compiler may keep copies of equal accumulators and spill.
 QUELL_TARGET_BEGIN(QUELL_TARGET_AVX512)
-namespace quell::bench {
+namespace quell::kernels {
 namespace {
 void multiply_512(std::size_t rounds) {
   __m512 sum[24];
@@ -44,11 +44,11 @@ void multiply_512(std::size_t rounds) {
   for (int i = 0; i < 24; ++i) __asm__ volatile("" ::"v"(sum[i]));
 }
 }  // namespace
-}  // namespace quell::bench
+}  // namespace quell::kernels
 QUELL_TARGET_END
 
 QUELL_TARGET_BEGIN(QUELL_TARGET_AVX512VNNI)
-namespace quell::bench {
+namespace quell::kernels {
 namespace {
 void multiply_bytes_512(std::size_t rounds) {
   __m512i sum[24];
@@ -63,11 +63,11 @@ void multiply_bytes_512(std::size_t rounds) {
   for (int i = 0; i < 24; ++i) __asm__ volatile("" ::"v"(sum[i]));
 }
 }  // namespace
-}  // namespace quell::bench
+}  // namespace quell::kernels
 QUELL_TARGET_END
 
 QUELL_TARGET_BEGIN(QUELL_TARGET_AVX2)
-namespace quell::bench {
+namespace quell::kernels {
 namespace {
 void multiply_256(std::size_t rounds) {
   __m256 sum[12];
@@ -101,17 +101,16 @@ void multiply_bytes_256(std::size_t rounds) {
   for (int i = 0; i < 8; ++i) __asm__ volatile("" ::"x"(sum[i]));
 }
 }  // namespace
-}  // namespace quell::bench
+}  // namespace quell::kernels
 QUELL_TARGET_END
 #endif
 
-namespace quell::bench {
+namespace quell::kernels {
 
 double fma_limit(Executor& executor, unsigned repeats) {
 #if QUELL_X86
-  using kernels::Isa;
-  const bool wide = kernels::has(Isa::avx512);
-  if (!kernels::has(Isa::avx2)) return 0;
+  const bool wide = has(Isa::avx512);
+  if (!has(Isa::avx2)) return 0;
   // 12 or 6 cycles a round.
   const std::size_t rounds = (wide ? std::size_t{250000} : std::size_t{500000}) * repeats;
   const unsigned threads = executor.width();
@@ -137,9 +136,8 @@ double fma_limit(Executor& executor, unsigned repeats) {
 
 double int8_limit(Executor& executor, unsigned repeats) {
 #if QUELL_X86
-  using kernels::Isa;
-  const bool wide = kernels::has(Isa::avx512vnni);
-  if (!kernels::has(Isa::avx2)) return 0;
+  const bool wide = has(Isa::avx512vnni);
+  if (!has(Isa::avx2)) return 0;
   const std::size_t rounds = std::size_t{250000} * repeats;
   const unsigned threads = executor.width();
   const auto start = Clock::now();
@@ -177,4 +175,4 @@ double read_limit(Executor& executor, const std::byte* data, std::size_t bytes) 
   return static_cast<double>(bytes) / seconds_since(start) * 1e-9;
 }
 
-}  // namespace quell::bench
+}  // namespace quell::kernels
