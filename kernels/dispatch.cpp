@@ -41,8 +41,9 @@ FamilyReport walk(std::string_view name, std::span<const Entry* const> table) {
 
 std::vector<FamilyReport> explain() {
   return {walk("gemm_dense", gemm_dense_family::table()),
-          walk("gemm_w4a16", gemm_float::table(4)),
-          walk("gemm_w8a16", gemm_float::table(8)),
+          walk("gemm_w4a16", gemm_float::table(gemm_float::Weights::four_bits)),
+          walk("gemm_w8a16", gemm_float::table(gemm_float::Weights::eight_bits)),
+          walk("gemm_w16a16", gemm_float::table(gemm_float::Weights::bf16)),
           walk("gemm_w4a8", gemm_int8::table(4)),
           walk("gemm_w8a8", gemm_int8::table(8)),
           walk("quantize_rows", quantize_rows_family::table()),

@@ -23,12 +23,13 @@ class FloatTiles {
   static constexpr std::size_t kRunBlockRows = 48;
   // Of one span: 8 KB of four-bit codes and 24 KB of twelve tokens.
   static constexpr std::size_t kSpanUnits = 128;
-  static_assert(kSpanUnits % gemm_float::kChunkUnits == 0);
+  static_assert(kSpanUnits / 2 % gemm_float::kChunkUnits == 0);
 
-  FloatTiles(const PanelLayout& layout, const GridSpec& grid)
-      : entry(&choose(gemm_float::table(layout.code_bits))),
+  explicit FloatTiles(const PanelLayout& layout)
+      : entry(&choose(gemm_float::table(weights_of(layout)))),
         cols_(layout.cols),
-        padded_(layout.all_units() * kUnit) {
+        padded_(layout.all_units() * kUnit) {}
+  FloatTiles(const PanelLayout& layout, const GridSpec& grid) : FloatTiles(layout) {
     // On asymmetric grids the zeros follow: from the panel, or, where they belong to the
     // activations, from `offset`.
     const int zero = grid.symmetric ? symmetric_zero(grid.format) : 0;
@@ -38,7 +39,10 @@ class FloatTiles {
 
   std::size_t tile_rows(std::size_t) const { return entry->tile_rows; }
   std::size_t tile_panels() const { return 1; }
-  std::size_t span_units(const PanelLayout&) const { return kSpanUnits; }
+  // Half as many of floats: 16 KB of them.
+  std::size_t span_units(const PanelLayout& layout) const {
+    return layout.code_bits == 16 ? kSpanUnits / 2 : kSpanUnits;
+  }
   std::size_t token_bytes() const { return round_up((padded_ + 1) * sizeof(float), 64); }
   std::size_t work_bytes() const { return 0; }
 
@@ -89,6 +93,11 @@ class FloatTiles {
   const gemm_float::Entry* entry;
 
  private:
+  static gemm_float::Weights weights_of(const PanelLayout& layout) {
+    using gemm_float::Weights;
+    if (layout.code_bits == 16) return layout.bf16 ? Weights::bf16 : Weights::f16;
+    return layout.code_bits == 4 ? Weights::four_bits : Weights::eight_bits;
+  }
   /// What zeros down the input channels take off every output of a token, else 0.
   float* offsets(std::byte* tile, std::size_t count) const {
     return reinterpret_cast<float*>(tile) + padded_ * count;
@@ -106,6 +115,15 @@ std::unique_ptr<PackedForm> make_float_form(const QuantizedTensor& weight,
   const FloatTiles tiles(layout, weight.grid());
   auto form = std::make_unique<PanelForm<FloatTiles>>(tiles, weight, layout);
   form->family = layout.code_bits == 4 ? "gemm_w4a16" : "gemm_w8a16";
+  form->isa = tiles.entry->isa;
+  form->bytes = std::move(panels);
+  return form;
+}
+
+std::unique_ptr<PackedForm> make_half_form(const PanelLayout& layout, AlignedBytes panels) {
+  const FloatTiles tiles(layout);
+  auto form = std::make_unique<PanelForm<FloatTiles>>(tiles, layout);
+  form->family = "gemm_w16a16";
   form->isa = tiles.entry->isa;
   form->bytes = std::move(panels);
   return form;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Which kernel a quantized weight gets. What panels cannot hold is multiplied as floats, where that
-// is the same product; with int8 activations it would be another one, and is refused.
+// Which kernel a weight gets, quantized or in floats of 16 bits. What panels cannot hold is
+// multiplied as floats, where that is the same product; with int8 activations it would be another
+// one, and is refused.
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
@@ -13,6 +15,27 @@
 #include "quell/kernels/gemm.hpp"
 
 namespace quell::kernels {
+
+Result<PackedWeights> pack(MatrixView<const float> weight, DType as, Executor& executor) {
+  if (as == DType::f32) return pack(weight, executor);
+  if (as != DType::f16 && as != DType::bf16) {
+    return Error{ErrorCode::unsupported, "pack: weights in " + std::string(to_string(as)) +
+                                             " are not multiplied; use f32, f16 or bf16"};
+  }
+  // 65,520 is the first that rounds to infinity.
+  for (std::size_t r = 0; as == DType::f16 && r < weight.rows(); ++r) {
+    for (std::size_t c = 0; c < weight.cols(); ++c) {
+      const float value = weight(r, c);
+      if (!(std::fabs(value) >= 65520.0f) || std::isinf(value)) continue;
+      return Error{ErrorCode::numeric, "pack: element (" + std::to_string(r) + ", " +
+                                           std::to_string(c) + ") is " + std::to_string(value) +
+                                           ", and f16 ends at 65504; use bf16 or f32"};
+    }
+  }
+  const PanelLayout layout = float_panels(weight.rows(), weight.cols(), as == DType::bf16);
+  QUELL_TRY(panels, pack_panels(weight, layout, executor));
+  return PackedWeights(make_half_form(layout, std::move(panels)));
+}
 
 Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activations,
                            Executor& executor) {

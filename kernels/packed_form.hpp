@@ -38,5 +38,7 @@ std::unique_ptr<PackedForm> make_int8_form(const QuantizedTensor& weight, const 
                                            AlignedBytes panels);
 std::unique_ptr<PackedForm> make_float_form(const QuantizedTensor& weight,
                                             const PanelLayout& layout, AlignedBytes panels);
+/// Of float_panels.
+std::unique_ptr<PackedForm> make_half_form(const PanelLayout& layout, AlignedBytes panels);
 
 }  // namespace quell::kernels

@@ -66,13 +66,16 @@ struct Run {
 template <typename Tiles>
 class PanelForm final : public PackedForm {
  public:
-  PanelForm(Tiles tiles, const QuantizedTensor& tensor, const PanelLayout& layout)
+  PanelForm(Tiles tiles, const PanelLayout& layout)
       : tiles_(std::move(tiles)),
         layout_(layout),
         whole_(spans_of(layout, static_cast<std::size_t>(-1))),
         spans_(spans_of(layout, tiles_.span_units(layout))) {
     rows = layout.rows;
     cols = layout.cols;
+  }
+  PanelForm(Tiles tiles, const QuantizedTensor& tensor, const PanelLayout& layout)
+      : PanelForm(std::move(tiles), layout) {
     if (tensor.grid().per != Channel::input) return;
     run_rows_ = group_layout(tensor.grid(), rows, cols).length;
     factors_ = tensor.parameters().scales;

@@ -167,4 +167,41 @@ Result<AlignedBytes> pack_panels(const QuantizedTensor& tensor, const PanelLayou
   return bytes;
 }
 
+PanelLayout float_panels(std::size_t rows, std::size_t cols, bool bf16) noexcept {
+  PanelLayout layout;
+  layout.rows = rows;
+  layout.cols = layout.group = cols;
+  layout.code_bits = 16;
+  layout.bf16 = bf16;
+  return layout;
+}
+
+Result<AlignedBytes> pack_panels(MatrixView<const float> weight, const PanelLayout& layout,
+                                 Executor& executor) {
+  QUELL_TRY(bytes, AlignedBytes::allocate(std::uint64_t{layout.panels()} * layout.panel_bytes()));
+  executor.run(layout.panels(), 1, [&](std::size_t begin, std::size_t end, unsigned) {
+    std::vector<std::uint16_t> words(layout.cols);
+    for (std::size_t p = begin; p < end; ++p) {
+      std::byte* panel = bytes.data() + p * layout.panel_bytes();
+      const std::size_t first = p * kPanelCols, rows = std::min(kPanelCols, layout.rows - first);
+      // Channels that do not exist, and those that fill the last unit.
+      if (rows < kPanelCols || layout.cols % kUnit != 0) {
+        std::memset(panel, 0, layout.panel_bytes());
+      }
+      for (std::size_t c = 0; c < rows; ++c) {
+        const float* row = weight.row(first + c).data();
+        if (layout.bf16) {
+          float_to_bf16({row, layout.cols}, words);
+        } else {
+          float_to_f16({row, layout.cols}, words);
+        }
+        for (std::size_t k = 0; k < layout.cols; ++k) {
+          std::memcpy(panel + 64 * k + 2 * c, &words[k], sizeof words[k]);
+        }
+      }
+    }
+  });
+  return bytes;
+}
+
 }  // namespace quell::kernels

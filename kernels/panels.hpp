@@ -7,7 +7,8 @@
 // A panel has 32 output channels (OC). In it, group after group along the input channels (IC), lie
 // blocks that are read from end to end:
 //
-//     unit 0     64 bytes (4-bit codes), 128 bytes (8-bit codes): 4 IC of 32 OC
+//     unit 0     64 bytes (4-bit codes), 128 bytes (8-bit codes), 256 bytes (floats of 16 bits):
+//                4 IC of 32 OC
 //     unit 1     ...                              the last unit of a group may have fewer IC
 //     scales     32 of float16 or bfloat16 (64 bytes) or of float32 (128 bytes)
 //     zeros      32 bytes and as many unused ones, on asymmetric grids only
@@ -15,6 +16,7 @@
 //     4 bits: byte 4 c + b has the code of OC c, IC 4 u + b in its low half and that of OC c + 16
 //             in its high half, c < 16
 //     8 bits: byte 4 c + b has the code of OC c, IC 4 u + b, c < 32
+//     16 bits: a weight that is no code: float16 or bfloat16 of OC c, IC 4 u + b at byte 64 b + 2 c
 //
 // So one register of 64 bytes is what an instruction that adds products of four neighbouring bytes
 // wants. Codes stay as they are stored, unsigned; the zero is taken off elsewhere. Scales travel in
@@ -32,6 +34,7 @@
 #include "quell/core/half.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/tensor.hpp"
+#include "quell/core/view.hpp"
 #include "quell/grid/quantized.hpp"
 
 namespace quell::kernels {
@@ -44,7 +47,8 @@ enum class PanelScales : std::uint8_t { none, f16, bf16, f32 };
 
 struct PanelLayout {
   std::size_t rows = 0, cols = 0;  // OC, IC
-  unsigned code_bits = 4;          // of a code in a panel: 4 or 8
+  unsigned code_bits = 4;          // of a code in a panel: 4 or 8; 16: a float
+  bool bf16 = false;               // the floats of 16 bits are bfloat16
   PanelScales scales = PanelScales::none;
   bool zeros = false;      // a line of zeros after the scales
   std::size_t groups = 1;  // blocks of a panel
@@ -80,6 +84,12 @@ inline unsigned panel_code(unsigned code_bits, const std::byte* unit, std::size_
   const auto both = std::to_integer<unsigned>(unit[4 * (c % 16) + b]);
   return c < 16 ? both & 15 : both >> 4;
 }
+/// The float of 16 bits of OC c (of the panel) and IC b (of the unit).
+inline float panel_float(bool bf16, const std::byte* unit, std::size_t c, std::size_t b) noexcept {
+  std::uint16_t word = 0;
+  std::memcpy(&word, unit + 64 * b + 2 * c, sizeof word);
+  return bf16 ? bf16_to_float(word) : f16_to_float(word);
+}
 /// Scale and zero of OC c from what follows the codes of a group.
 inline float panel_scale(PanelScales type, const std::byte* tail, std::size_t c) noexcept {
   if (type == PanelScales::none) return 1;
@@ -107,6 +117,12 @@ PanelPlan plan_panels(const QuantizedTensor& tensor) noexcept;
 
 /// Errors: resource.
 Result<AlignedBytes> pack_panels(const QuantizedTensor& tensor, const PanelLayout& layout,
+                                 Executor& executor);
+
+/// A weight [OC, IC] in floats of 16 bits, rounded to nearest even: one group, no scales.
+PanelLayout float_panels(std::size_t rows, std::size_t cols, bool bf16) noexcept;
+/// Errors: resource.
+Result<AlignedBytes> pack_panels(MatrixView<const float> weight, const PanelLayout& layout,
                                  Executor& executor);
 
 }  // namespace quell::kernels

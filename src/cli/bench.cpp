@@ -16,6 +16,7 @@
 #include <tuple>
 
 #include "cli/command.hpp"
+#include "quell/core/half.hpp"
 #include "quell/grid/scale.hpp"
 #include "quell/kernels/explain.hpp"
 #include "quell/kernels/gemm.hpp"
@@ -35,10 +36,13 @@ constexpr std::size_t kDecodeTokens = 8;  // up to here weights are cold
 
 struct Case {
   std::size_t n, k, m;
-  std::optional<GridSpec> grid;  // nothing: f32
+  std::string word;              // of the grid, or f32, f16, bf16
+  std::optional<GridSpec> grid;  // if it is one
   Activations activations;
 
-  std::string grid_name() const { return grid ? quell::to_string(*grid) : "f32"; }
+  DType type() const {
+    return word == "bf16" ? DType::bf16 : word == "f16" ? DType::f16 : DType::f32;
+  }
 };
 
 struct Measured {
@@ -104,10 +108,16 @@ Result<Weight> make_weight(const Case& c, std::uint64_t cold_bytes, Executor& ex
     QUELL_TRY(codes, quantize_to_grid(weight.values.view(), *c.grid, std::move(scales), executor));
     for (std::size_t row = 0; row < c.n; ++row) codes.dequantize_row(row, weight.values.row(row));
     tensor = std::move(codes);
+  } else if (c.type() != DType::f32) {
+    for (float& value : weight.values.values()) {
+      value = c.type() == DType::f16 ? f16_to_float(float_to_f16(value))
+                                     : bf16_to_float(float_to_bf16(value));
+    }
   }
   do {
-    Result<kernels::PackedWeights> packed = tensor ? kernels::pack(*tensor, c.activations, executor)
-                                                   : kernels::pack(weight.values.view(), executor);
+    Result<kernels::PackedWeights> packed =
+        tensor ? kernels::pack(*tensor, c.activations, executor)
+               : kernels::pack(weight.values.view(), c.type(), executor);
     if (!packed) return std::move(packed).error();
     weight.copies.push_back(*std::move(packed));
   } while (weight.copies.size() * weight.copies[0].bytes() < cold_bytes);
@@ -185,15 +195,14 @@ class Bench final : public Command {
 
  private:
   static bool same_weight(const Case& a, const Case& b) {
-    return a.n == b.n && a.k == b.k && a.grid_name() == b.grid_name() &&
-           a.activations == b.activations;
+    return a.n == b.n && a.k == b.k && a.word == b.word && a.activations == b.activations;
   }
 
   Result<std::vector<Case>> cases_to_measure() const {
     using Shape = std::tuple<std::size_t, std::size_t, std::string>;
     std::vector<Shape> shapes;
     if (model_.empty()) {
-      for (const char* grid : {"int4:sym:oc:g128", "int8:sym:oc:row", ""}) {
+      for (const char* grid : {"int4:sym:oc:g128", "int8:sym:oc:row", "bf16", "f32"}) {
         shapes.emplace_back(4096, 4096, grid);
         shapes.emplace_back(14336, 4096, grid);
       }
@@ -203,7 +212,11 @@ class Bench final : public Command {
       for (const model::Block& block : model.blocks()) {
         for (const model::Site site : model::kSites) {
           for (const model::Linear* linear : model::linears_at(block, site)) {
-            std::string grid;
+            std::string grid = "f32";
+            if (const auto* tensor = model.checkpoint().find(linear->name + ".weight")) {
+              if (tensor->dtype == DType::bf16) grid = "bf16";
+              if (tensor->dtype == DType::f16) grid = "f16";
+            }
             if (const io::ModulePlan* plan = model.quantized().find(linear->name)) {
               grid = quell::to_string(plan->grid);
             }
@@ -216,13 +229,14 @@ class Bench final : public Command {
     std::vector<Case> cases;
     for (const auto& [n, k, word] : shapes) {
       std::optional<GridSpec> grid;
-      if (!word.empty()) {
+      if (word != "f32" && word != "f16" && word != "bf16") {
         QUELL_TRY(parsed, parse_grid(word));
         grid = parsed;
       }
       for (const Activations activations : {Activations::int8, Activations::f32}) {
         if (!grid && activations == Activations::int8) continue;
-        for (const std::size_t m : {1, 8, 128, 512}) cases.push_back({n, k, m, grid, activations});
+        for (const std::size_t m : {1, 8, 128, 512})
+          cases.push_back({n, k, m, word, grid, activations});
       }
     }
     return cases;
@@ -237,8 +251,8 @@ class Bench final : public Command {
     if (!agrees(weight.values.view(), x.view(), y.view(), c)) {
       return Error{ErrorCode::verification,
                    kernel + " gives a wrong product of " + std::to_string(c.m) + " tokens and " +
-                       c.grid_name() + " weights " + std::to_string(c.n) + " x " +
-                       std::to_string(c.k) + "; please report this with `quell kernels`"};
+                       c.word + " weights " + std::to_string(c.n) + " x " + std::to_string(c.k) +
+                       "; please report this with `quell kernels`"};
     }
     const bool cold = c.m <= kDecodeTokens;
     const std::size_t calls = cold ? std::max<std::size_t>(1, weight.copies.size() / 2) : 1;
@@ -285,8 +299,8 @@ class Bench final : public Command {
     if (!limits.json) {
       fmt::print(
           "{:<12} {:<11} {:>4} {:>6} {:>6}  {:<18} {:>9.3f} {:>7.1f} {:>7.0f}  {:.0f} % of {}\n",
-          family, isa, c.m, c.n, c.k, c.grid_name(), 1e3 * measured.seconds, measured.gbs,
-          measured.gops, 100 * measured.share,
+          family, isa, c.m, c.n, c.k, c.word, 1e3 * measured.seconds, measured.gbs, measured.gops,
+          100 * measured.share,
           measured.limit == "dram_read_gbs" ? "reading"
           : measured.limit == "int8_gops"   ? "int8 products"
                                             : "f32 products");
@@ -299,7 +313,7 @@ class Bench final : public Command {
     item.set("m", static_cast<std::uint64_t>(c.m));
     item.set("n", static_cast<std::uint64_t>(c.n));
     item.set("k", static_cast<std::uint64_t>(c.k));
-    item.set("grid", c.grid_name());
+    item.set("grid", c.word);
     item.set("threads", static_cast<std::uint64_t>(threads));
     item.set("seconds", measured.seconds);
     item.set("gbs", measured.gbs);

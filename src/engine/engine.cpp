@@ -80,13 +80,21 @@ Result<kernels::PackedWeights> Engine::State::packed(const model::Linear& linear
     if (codes) return packed(*codes);
   }
   QUELL_TRY(matrix, weight(linear));
-  return kernels::pack(matrix.view(), executor);
+  return kernels::pack(matrix.view(), packed_type(linear.name + ".weight"), executor);
+}
+
+DType Engine::State::packed_type(const std::string& tensor) const {
+  const io::TensorInfo* info = model.checkpoint().find(tensor);
+  const bool half = info != nullptr && (info->dtype == DType::f16 || info->dtype == DType::bf16);
+  return options.arithmetic != Arithmetic::dequantized && half ? info->dtype : DType::f32;
 }
 
 Result<kernels::PackedWeights> Engine::State::packed_head(std::size_t first,
                                                           std::size_t count) const {
   QUELL_TRY(matrix, rows(model.frame().head, first, count));
-  if (!options.head) return kernels::pack(matrix.view(), executor);
+  if (!options.head) {
+    return kernels::pack(matrix.view(), packed_type(model.frame().head), executor);
+  }
   QUELL_TRY(parameters,
             choose_scales(matrix.view(), *options.head, ScaleMethod::search, {}, executor));
   QUELL_TRY(codes, quantize_to_grid(matrix.view(), *options.head, std::move(parameters), executor));
@@ -395,14 +403,14 @@ std::uint64_t Engine::packed_bytes() const noexcept {
   const model::ModelConfig& config = state_->config;
   const EngineOptions& options = state_->options;
   // Bytes of a weight: with 4 or 8 bits a code, and up to 8 of scales in groups of 32.
-  const auto bytes = [&](std::uint64_t elements, const GridSpec* grid) {
-    if (grid == nullptr) return elements * sizeof(float);
+  const auto bytes = [&](std::uint64_t elements, const GridSpec* grid, const std::string& tensor) {
+    if (grid == nullptr) return elements * info(state_->packed_type(tensor)).bits / 8;
     return elements * (bits(grid->format) <= 4 ? 5 : 9) / 8;
   };
   std::uint64_t total = 0;
   if (state_->model.has_head()) {
     total = bytes(std::uint64_t{config.vocabulary} * config.embedding_width,
-                  options.head ? &*options.head : nullptr);
+                  options.head ? &*options.head : nullptr, state_->model.frame().head);
   }
   for (const model::Block& block : state_->model.blocks()) {
     for (const model::Site site : model::kSites) {
@@ -411,7 +419,8 @@ std::uint64_t Engine::packed_bytes() const noexcept {
         // Beside kept input channels weights are packed as floats (kernels/panels.hpp).
         const bool codes = options.arithmetic != Arithmetic::dequantized && module != nullptr &&
                            module->kept_columns == 0;
-        total += bytes(std::uint64_t{linear->rows} * linear->cols, codes ? &module->grid : nullptr);
+        total += bytes(std::uint64_t{linear->rows} * linear->cols, codes ? &module->grid : nullptr,
+                       linear->name + ".weight");
       }
     }
   }

@@ -59,6 +59,8 @@ struct Engine::State {
   Result<kernels::PackedWeights> packed(const model::Linear& linear) const;
   Result<kernels::PackedWeights> packed(const QuantizedTensor& codes) const;
   /// Rows of the head.
+  /// How a weight that is not quantized is packed: as it is stored, but float32 for the reference.
+  DType packed_type(const std::string& tensor) const;
   Result<kernels::PackedWeights> packed_head(std::size_t first, std::size_t count) const;
   Result<NormWeights> norm(const model::NormTensors& names, std::size_t width) const;
 

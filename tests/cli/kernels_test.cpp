@@ -143,8 +143,8 @@ TEST(Bench, MeasuresTheShapesOfAModelBesideTheLimitsOfTheMachine) {
   std::set<std::pair<double, double>> shapes;
   for (const io::Json& result : json.find("results")->items()) {
     shapes.emplace(result.find("n")->as_number(), result.find("k")->as_number());
-    EXPECT_EQ(result.find("family")->as_string(), "gemm_dense");
-    EXPECT_EQ(result.find("grid")->as_string(), "f32");
+    EXPECT_EQ(result.find("family")->as_string(), "gemm_w16a16");
+    EXPECT_EQ(result.find("grid")->as_string(), "bf16");
     const double seconds = result.find("seconds")->as_number();
     EXPECT_GT(seconds, 0);
     EXPECT_NEAR(result.find("gops")->as_number() * seconds * 1e9,

@@ -31,34 +31,55 @@ using test::Guarded;
 using test::Numbers;
 using test::same_bits;
 
+using gemm_float::Weights;
+
 std::vector<const gemm_float::Entry*> float_entries() {
   std::vector<const gemm_float::Entry*> entries;
-  for (const unsigned bits : {4u, 8u}) {
-    for (const gemm_float::Entry* entry : gemm_float::table(bits)) entries.push_back(entry);
+  for (unsigned kind = 0; kind < gemm_float::kKinds; ++kind) {
+    for (const gemm_float::Entry* entry : gemm_float::table(static_cast<Weights>(kind))) {
+      EXPECT_EQ(entry->weights, static_cast<Weights>(kind));
+      entries.push_back(entry);
+    }
   }
   return entries;
+}
+
+std::string name_of(Weights weights) {
+  switch (weights) {
+    case Weights::four_bits:
+      return "w4a16";
+    case Weights::eight_bits:
+      return "w8a16";
+    case Weights::f16:
+      return "f16";
+    case Weights::bf16:
+      return "bf16";
+  }
+  return "";
 }
 
 class GemmFloat : public testing::TestWithParam<const gemm_float::Entry*> {};
 INSTANTIATE_TEST_SUITE_P(gemm_float, GemmFloat, testing::ValuesIn(float_entries()),
                          [](const auto& entry) {
-                           return "w" + std::to_string(entry.param->code_bits) + "a16_" +
+                           return name_of(entry.param->weights) + "_" +
                                   std::string(to_string(entry.param->isa));
                          });
 
 TEST_P(GemmFloat, GivesTheBitsOfTheSpecification) {
   const gemm_float::Entry& entry = *GetParam();
   if (!has(entry.isa)) GTEST_SKIP() << "this machine has no " << to_string(entry.isa);
-  const gemm_float::Entry& reference = scalar::gemm_float_entries[entry.code_bits == 4 ? 0 : 1];
+  const gemm_float::Entry& reference =
+      scalar::gemm_float_entries[static_cast<unsigned>(entry.weights)];
+  const bool floats = entry.weights == Weights::f16 || entry.weights == Weights::bf16;
   ASSERT_LE(entry.tile_rows, gemm_float::kMaxRows);
-  const std::size_t unit_bytes = 16 * entry.code_bits;
+  const std::size_t unit_bytes = gemm_float::unit_bytes(entry.weights);
   unsigned seed = 0;
   for (unsigned rows = 1; rows <= entry.tile_rows; ++rows) {
     for (const std::size_t units : {1, 2, 8, 31, 32, 33, 64, 70}) {
       for (const PanelScales scales :
            {PanelScales::none, PanelScales::f16, PanelScales::bf16, PanelScales::f32}) {
         for (const bool zeros : {false, true}) {
-          if (zeros && scales == PanelScales::none) continue;
+          if (zeros && (scales == PanelScales::none || floats)) continue;
           const std::size_t groups = 1 + ++seed % 3;
           const std::size_t scale_bytes = scales == PanelScales::f32    ? 128
                                           : scales == PanelScales::none ? 0
@@ -68,6 +89,13 @@ TEST_P(GemmFloat, GivesTheBitsOfTheSpecification) {
           Guarded<std::byte> codes(groups * block);
           for (std::byte& code : codes) {
             code = static_cast<std::byte>(static_cast<int>(numbers.uniform() * 128 + 128) & 255);
+          }
+          // Floats are numbers and an infinity: sums of any bits would all be NaN.
+          for (std::size_t i = 0; floats && i < codes.size(); i += 2) {
+            const float value = i == 6 ? std::numeric_limits<float>::infinity() : numbers.bell();
+            const std::uint16_t word =
+                entry.weights == Weights::f16 ? float_to_f16(value) : float_to_bf16(value);
+            std::memcpy(codes.data() + i, &word, sizeof word);
           }
           for (std::size_t g = 0; g < groups; ++g) {
             for (std::size_t i = 0; i < scale_bytes; i += scales == PanelScales::f32 ? 4 : 2) {
@@ -103,7 +131,7 @@ TEST_P(GemmFloat, GivesTheBitsOfTheSpecification) {
             product.scales = scales;
             product.zeros = zeros;
             product.table = table.data();
-            product.zero = 128;
+            product.zero = floats ? 0 : 128;
             product.first = seed % 2 == 0;
             product.y = y.data();
             with.multiply(product);
@@ -283,6 +311,77 @@ TEST(FloatProduct, HasTheKeptChannelsInTheirPlaces) {
     EXPECT_EQ(y[o], row[3]);
     EXPECT_NEAR(y[o], weight(o, 3), std::fabs(weight(o, 3)) * 0x1p-11F);  // f16
   }
+}
+
+// ------------------------------------------------------------------ floats of 16 bits
+
+TEST(HalfProduct, IsWhatTheContractSays) {
+  constexpr std::size_t kSizes[][3] = {// OC, IC, tokens
+                                       {1, 1, 1},    {17, 5, 2},    {33, 61, 5},  {70, 260, 12},
+                                       {64, 128, 1}, {40, 2501, 3}, {96, 520, 50}};
+  unsigned seed = 0;
+  for (const DType type : {DType::f16, DType::bf16}) {
+    for (const auto& [oc, ic, tokens] : kSizes) {
+      Numbers numbers(++seed);
+      Guarded<float> x(tokens * ic, Edge::back), weight(oc * ic, Edge::back);
+      numbers.fill(x.span());
+      numbers.fill(weight.span());
+      weight[weight.size() / 2] *= 1000.0F;  // an outlier
+      std::vector<float> expected(tokens * oc);
+      for (std::size_t t = 0; t < tokens; ++t) {
+        for (std::size_t o = 0; o < oc; ++o) {
+          float sum = 0, chunk = 0;
+          for (std::size_t k = 0; k < ic; ++k) {
+            const float w = weight[o * ic + k];
+            const float rounded = type == DType::f16 ? f16_to_float(float_to_f16(w))
+                                                     : bf16_to_float(float_to_bf16(w));
+            chunk = std::fma(x[t * ic + k], rounded, chunk);
+            if (k + 1 == ic && ic % 4 != 0) chunk += 0.0F;
+            if ((k + 1) % 128 == 0 || k + 1 == ic) {
+              sum += chunk;
+              chunk = 0;
+            }
+          }
+          expected[t * oc + o] = sum;
+        }
+      }
+      for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+        for (const unsigned threads : {1u, 3u}) {
+          set_isa_cap(isa);
+          const auto executor = make_openmp_executor(threads);
+          Context context(*executor);
+          auto packed = pack(MatrixView<const float>(weight.data(), oc, ic), type, *executor);
+          clear_isa_cap();
+          ASSERT_TRUE(packed) << packed.error().message;
+          Guarded<float> y(tokens * oc, Edge::back);
+          ASSERT_TRUE(gemm({x.data(), tokens, ic}, *packed, {y.data(), tokens, oc}, context));
+          ASSERT_TRUE(same_bits(y.span(), expected))
+              << to_string(type) << " OC " << oc << " IC " << ic << " T " << tokens << " "
+              << packed->kernel() << " threads " << threads;
+        }
+      }
+    }
+  }
+}
+
+TEST(HalfProduct, RefusesWhatAFloatOf16BitsCannotHold) {
+  SerialExecutor executor;
+  std::vector<float> values = {1, -65519, 3, std::numeric_limits<float>::infinity()};
+  const auto packed = [&](DType type) {
+    return pack(MatrixView<const float>(values.data(), 2, 2), type, executor);
+  };
+  EXPECT_TRUE(packed(DType::f16));  // the last that rounds to 65504; an infinity is one
+  values[2] = -65520;
+  const auto beyond = packed(DType::f16);
+  ASSERT_FALSE(beyond);
+  EXPECT_EQ(beyond.error().code, ErrorCode::numeric);
+  EXPECT_NE(beyond.error().message.find("(1, 0) is -65520"), std::string::npos)
+      << beyond.error().message;
+  EXPECT_TRUE(packed(DType::bf16));
+  EXPECT_TRUE(packed(DType::f32));
+  const auto other = packed(DType::i8);
+  ASSERT_FALSE(other);
+  EXPECT_EQ(other.error().code, ErrorCode::unsupported);
 }
 
 }  // namespace

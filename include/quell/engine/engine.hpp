@@ -55,8 +55,8 @@ class WeightSource {
   virtual Result<Matrix> weight(const model::Linear& linear) = 0;
 };
 
-/// How products with quantized weights are done. Weights that are not quantized, or that a
-/// WeightSource gives, are float32 with all three.
+/// How products with weights are done. What a WeightSource gives is float32 with all three; other
+/// weights that are not quantized keep their 16 bits, if they have so many, with the last two.
 enum class Arithmetic {
   dequantized,  // weights written out as float32: the reference
   packed,       // weights as they are stored, float32 activations: the same up to rounding

@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "quell/core/dtype.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/view.hpp"
 #include "quell/grid/quantized.hpp"
@@ -71,8 +72,14 @@ class PackedWeights {
   friend Status gemm(MatrixView<const float>, const PackedWeights&, MatrixView<float>, Context&);
 };
 
-/// Packs W [OC, IC].
+/// Packs W [OC, IC] in float32.
 Result<PackedWeights> pack(MatrixView<const float> weight, Executor& executor);
+
+/// Packs W [OC, IC] in `as`: f32, or f16 or bf16, in half the memory, with values rounded to
+/// nearest even. y then has the rounding of products with quantized weights, not the bits of
+/// gemm_dense. Errors: unsupported (another type); numeric (a value beyond f16's 65,504, with its
+/// place); resource.
+Result<PackedWeights> pack(MatrixView<const float> weight, DType as, Executor& executor);
 
 /// What the codes of a quantized weight are multiplied with.
 enum class Activations {

@@ -18,9 +18,10 @@ namespace quell::kernels::avx512 {
 namespace {
 
 namespace family = gemm_float;
+using family::Weights;
 
-// Bytes of codes, as in gemm_int8; twice that where two chunks are on their way: each would fetch the
-// other.
+// Bytes of codes, as in gemm_int8; twice that where two chunks are on their way: each would fetch
+// the other.
 constexpr std::size_t kAhead = 2048;
 
 struct Pair {
@@ -28,13 +29,13 @@ struct Pair {
 };
 
 /// What codes become floats with.
-template <unsigned kBits, bool kZeros>
+template <Weights kWeights, bool kZeros>
 struct Decoder {
   __m512 table;
   Pair zero;
 
   QUELL_INLINE Decoder(const family::TileProduct& p, const std::byte* tail) {
-    table = kBits == 4 ? _mm512_loadu_ps(p.table) : _mm512_setzero_ps();
+    table = kWeights == Weights::four_bits ? _mm512_loadu_ps(p.table) : _mm512_setzero_ps();
     zero.low = zero.high = _mm512_set1_ps(p.zero);
     if constexpr (kZeros) {
       const auto* zeros =
@@ -45,9 +46,12 @@ struct Decoder {
   }
   /// Input channel `b` of a unit.
   QUELL_INLINE Pair operator()(const std::byte* unit, unsigned b) const {
-    if constexpr (kBits == 8) {
+    if constexpr (kWeights == Weights::eight_bits) {
       return {_mm512_sub_ps(widened(_mm512_load_si512(unit), b), zero.low),
               _mm512_sub_ps(widened(_mm512_load_si512(unit + 64), b), zero.high)};
+    }
+    if constexpr (kWeights == Weights::f16 || kWeights == Weights::bf16) {
+      return {float_of(unit + 64 * b), float_of(unit + 64 * b + 32)};
     }
     const __m512i both = _mm512_load_si512(unit);
     Pair w = {_mm512_permutexvar_ps(_mm512_srli_epi32(both, 8 * b), table),
@@ -60,6 +64,11 @@ struct Decoder {
   static QUELL_INLINE __m512 widened(__m512i codes, unsigned b) {
     const __m512i one = _mm512_and_si512(_mm512_srli_epi32(codes, 8 * b), _mm512_set1_epi32(255));
     return _mm512_cvtepi32_ps(one);
+  }
+  static QUELL_INLINE __m512 float_of(const std::byte* sixteen) {
+    const __m256i words = _mm256_load_si256(reinterpret_cast<const __m256i*>(sixteen));
+    if (kWeights == Weights::f16) return _mm512_cvtph_ps(words);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
   }
 };
 
@@ -84,18 +93,18 @@ struct Sums {
 };
 
 /// `kChunks` chunks of the same number of units side by side.
-template <unsigned kRows, unsigned kBits, bool kZeros, unsigned kChunks>
+template <unsigned kRows, Weights kWeights, bool kZeros, unsigned kChunks>
 QUELL_INLINE void add_chunks(const family::TileProduct& p, const float* const* a,
                              const std::byte* const* codes, const std::byte* const* tails,
                              std::size_t units, bool set) {
-  constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
+  constexpr std::size_t kUnitBytes = family::unit_bytes(kWeights);
   Sums<kRows> sums[kChunks];
   QUELL_UNROLL
   for (unsigned i = 0; i < kChunks; ++i) {
     QUELL_UNROLL
     for (unsigned r = 0; r < kRows; ++r) sums[i].low[r] = sums[i].high[r] = _mm512_setzero_ps();
   }
-  const Decoder<kBits, kZeros> first(p, tails[0]), second(p, tails[kChunks - 1]);
+  const Decoder<kWeights, kZeros> first(p, tails[0]), second(p, tails[kChunks - 1]);
   for (std::size_t u = 0; u < units; ++u) {
     QUELL_UNROLL
     for (unsigned i = 0; i < kChunks; ++i) {
@@ -132,9 +141,9 @@ QUELL_INLINE void add_chunks(const family::TileProduct& p, const float* const* a
   }
 }
 
-template <unsigned kRows, unsigned kBits, bool kZeros>
+template <unsigned kRows, Weights kWeights, bool kZeros>
 void multiply_rows(const family::TileProduct& p) {
-  constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
+  constexpr std::size_t kUnitBytes = family::unit_bytes(kWeights);
   const std::size_t in_group = (p.units + family::kChunkUnits - 1) / family::kChunkUnits;
   const std::size_t chunks = p.groups * in_group;
   const float* a[2];
@@ -153,40 +162,44 @@ void multiply_rows(const family::TileProduct& p) {
     const bool set = p.first && c == 0;
     if constexpr (kRows <= 2) {
       if (c + 1 < chunks && locate(c + 1, 1) == units) {
-        add_chunks<kRows, kBits, kZeros, 2>(p, a, codes, tails, units, set);
+        add_chunks<kRows, kWeights, kZeros, 2>(p, a, codes, tails, units, set);
         ++c;
         continue;
       }
     }
-    add_chunks<kRows, kBits, kZeros, 1>(p, a, codes, tails, units, set);
+    add_chunks<kRows, kWeights, kZeros, 1>(p, a, codes, tails, units, set);
   }
 }
 
 using Multiply = void (*)(const family::TileProduct&);
 
-template <unsigned kBits, bool kZeros>
+template <Weights kWeights, bool kZeros>
 void multiply_as(const family::TileProduct& p) {
   constexpr Multiply kByRows[family::kMaxRows] = {
-      multiply_rows<1, kBits, kZeros>,  multiply_rows<2, kBits, kZeros>,
-      multiply_rows<3, kBits, kZeros>,  multiply_rows<4, kBits, kZeros>,
-      multiply_rows<5, kBits, kZeros>,  multiply_rows<6, kBits, kZeros>,
-      multiply_rows<7, kBits, kZeros>,  multiply_rows<8, kBits, kZeros>,
-      multiply_rows<9, kBits, kZeros>,  multiply_rows<10, kBits, kZeros>,
-      multiply_rows<11, kBits, kZeros>, multiply_rows<12, kBits, kZeros>};
+      multiply_rows<1, kWeights, kZeros>,  multiply_rows<2, kWeights, kZeros>,
+      multiply_rows<3, kWeights, kZeros>,  multiply_rows<4, kWeights, kZeros>,
+      multiply_rows<5, kWeights, kZeros>,  multiply_rows<6, kWeights, kZeros>,
+      multiply_rows<7, kWeights, kZeros>,  multiply_rows<8, kWeights, kZeros>,
+      multiply_rows<9, kWeights, kZeros>,  multiply_rows<10, kWeights, kZeros>,
+      multiply_rows<11, kWeights, kZeros>, multiply_rows<12, kWeights, kZeros>};
   kByRows[p.rows - 1](p);
 }
 
-template <unsigned kBits>
+template <Weights kWeights>
 void multiply(const family::TileProduct& p) {
-  if (p.zeros) return multiply_as<kBits, true>(p);
-  multiply_as<kBits, false>(p);
+  if constexpr (kWeights == Weights::four_bits || kWeights == Weights::eight_bits) {
+    if (p.zeros) return multiply_as<kWeights, true>(p);
+  }
+  multiply_as<kWeights, false>(p);
 }
 
 }  // namespace
 
-extern const gemm_float::Entry gemm_float_entries[2] = {
-    {Isa::avx512, 4, family::kMaxRows, multiply<4>},
-    {Isa::avx512, 8, family::kMaxRows, multiply<8>}};
+extern const gemm_float::Entry gemm_float_entries[gemm_float::kKinds] = {
+    {Isa::avx512, Weights::four_bits, family::kMaxRows, multiply<Weights::four_bits>},
+    {Isa::avx512, Weights::eight_bits, family::kMaxRows, multiply<Weights::eight_bits>},
+    {Isa::avx512, Weights::f16, family::kMaxRows, multiply<Weights::f16>},
+    {Isa::avx512, Weights::bf16, family::kMaxRows, multiply<Weights::bf16>}};
 
 }  // namespace quell::kernels::avx512
 QUELL_TARGET_END

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// gemm_float: codes of 4 or 8 bits in panels (kernels/panels.hpp) times float32 activations,
-// reported as gemm_w4a16 and gemm_w8a16. Codes become floats in registers and nowhere else.
+// gemm_float: weights in panels (kernels/panels.hpp) times float32 activations: codes of 4 or 8
+// bits or floats of 16, reported as gemm_w4a16, gemm_w8a16 and gemm_w16a16. Weights become float32
+// in registers and nowhere else.
 //
 // What every entry promises, bit for bit, for a token t and an output channel o: groups are cut in
 // chunks of 32 units (128 input channels) from their start, and
@@ -10,9 +11,9 @@
 //     s = +0;  for k ascending in the chunk: s = fma(x[t, k], w[o, k], s)
 //     y = fma(s, scale[o, g], y)                        chunk after chunk, y from +0
 //
-// with w = table[code] (4 bits) or float(code) (8 bits), less the zero: a whole number and exact.
-// So rounding grows with 128 and the number of chunks, not with the number of input channels, and a
-// token gives the same bits alone as among others.
+// with w = table[code] (4 bits) or float(code) (8 bits), less the zero, a whole number and exact;
+// or the float of 16 bits. So rounding grows with 128 and the number of chunks, not with the number
+// of input channels, and a token gives the same bits alone as among others.
 //
 // Activations lie in tiles of `rows` tokens: x of row r and input channel k at a[k rows + r], +0
 // past the last input channel up to a whole unit.
@@ -27,6 +28,17 @@ namespace quell::kernels::gemm_float {
 
 constexpr unsigned kMaxRows = 12;
 constexpr std::size_t kChunkUnits = 32;
+
+/// What a panel holds.
+enum class Weights : unsigned { four_bits, eight_bits, f16, bf16 };
+constexpr unsigned kKinds = 4;
+constexpr std::size_t unit_bytes(Weights weights) {
+  return kPanelCols * kUnit *
+         (weights == Weights::four_bits    ? 4
+          : weights == Weights::eight_bits ? 8
+                                           : 16) /
+         8;
+}
 
 /// `groups` groups of the same number of units, or some chunks of one.
 struct TileProduct {
@@ -49,25 +61,25 @@ struct TileProduct {
 
 struct Entry {
   Isa isa;
-  unsigned code_bits;  // of the panels it reads
+  Weights weights;     // of the panels it reads
   unsigned tile_rows;  // at most kMaxRows
   void (*multiply)(const TileProduct& product);
 };
 
-/// Best first, scalar last, of panels with so many bits.
-std::span<const Entry* const> table(unsigned code_bits) noexcept;
+/// Best first, scalar last, of panels with such weights.
+std::span<const Entry* const> table(Weights weights) noexcept;
 
 }  // namespace quell::kernels::gemm_float
 
 namespace quell::kernels {
-/// One entry for four bits, one for eight.
+/// One entry for each of Weights, in their order.
 namespace scalar {
-extern const gemm_float::Entry gemm_float_entries[2];
+extern const gemm_float::Entry gemm_float_entries[gemm_float::kKinds];
 }
 namespace avx2 {
-extern const gemm_float::Entry gemm_float_entries[2];
+extern const gemm_float::Entry gemm_float_entries[gemm_float::kKinds];
 }
 namespace avx512 {
-extern const gemm_float::Entry gemm_float_entries[2];
+extern const gemm_float::Entry gemm_float_entries[gemm_float::kKinds];
 }
 }  // namespace quell::kernels

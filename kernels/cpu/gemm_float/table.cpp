@@ -16,9 +16,18 @@ constexpr const Entry* kEntries[] = {
 
 }  // namespace
 
-std::span<const Entry* const> table(unsigned code_bits) noexcept {
-  if (code_bits == 4) return kEntries<0>;
-  return kEntries<1>;
+std::span<const Entry* const> table(Weights weights) noexcept {
+  switch (weights) {
+    case Weights::four_bits:
+      return kEntries<0>;
+    case Weights::eight_bits:
+      return kEntries<1>;
+    case Weights::f16:
+      return kEntries<2>;
+    case Weights::bf16:
+      return kEntries<3>;
+  }
+  return {};
 }
 
 }  // namespace quell::kernels::gemm_float
