@@ -71,6 +71,8 @@ function(quell_test name)
   endforeach()
   target_include_directories(${name} PRIVATE ${quell_SOURCE_DIR}/tests ${quell_SOURCE_DIR}/src ${quell_SOURCE_DIR})
   target_compile_definitions(${name} PRIVATE QUELL_SOURCE_DIR="${quell_SOURCE_DIR}" QUELL_CHECKED)
+  # Tests are compiled once and run once: -O3 took twice as long as -O1 (1,100 against 600 seconds in all).
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 600)
   endif()
