@@ -4,6 +4,7 @@
 
 #include "kernels/dispatch.hpp"
 
+#include "kernels/cpu/attention/contract.hpp"
 #include "kernels/cpu/elementwise/contract.hpp"
 #include "kernels/cpu/gemm_dense/contract.hpp"
 #include "kernels/cpu/gemm_float/contract.hpp"
@@ -48,6 +49,7 @@ std::vector<FamilyReport> explain() {
           walk("gemm_w8a8", gemm_int8::table(8)),
           walk("quantize_rows", quantize_rows_family::table()),
           walk("elementwise", elementwise::table()),
+          walk("attention", attention_family::table()),
           walk("hadamard", hadamard_family::table()),
           walk("sparse_rows", sparse_rows::table()),
           walk("strip", strip::table()),

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <vector>
 
 #include "quell/kernels/gemm.hpp"
 
@@ -55,33 +56,93 @@ float capped(float score, float cap) {
   return cap > 0 ? cap * std::tanh(score / cap) : score;
 }
 
-/// Scores of raw products become weights, under rules that are no second pass over softmax;
-/// extra[r] is the mass on the extra key.
-void weigh_rows(const AttentionShape& shape, std::size_t head, MatrixView<const float> queries,
-                kernels::AttentionWindow window, MatrixView<float> scores, float* extra) {
-  const auto* bias = std::get_if<attention::BiasKeySoftmax>(shape.weighting);
-  for (std::size_t r = 0; r < scores.rows(); ++r) {
-    const auto row = scores.row(r);
-    const auto [first, last] = window.seen(r, row.size());
-    const auto seen = row.subspan(first, last - first);
-    for (float& score : seen) score = capped(shape.scale * score, shape.softcap);
-    float extra_score = 0;
-    if (bias != nullptr) {
-      const float* key = bias->keys.data() + head * shape.head_dim;
-      double product = 0;
-      for (std::size_t i = 0; i < shape.head_dim; ++i) {
-        product += static_cast<double>(queries(r, i)) * static_cast<double>(key[i]);
-      }
-      extra_score = capped(shape.scale * static_cast<float>(product), shape.softcap);
+/// Whether the softmax of the kernels is the rule, or its first step.
+bool through_kernel(const AttentionShape& shape) {
+  return shape.weighting == nullptr ||
+         std::holds_alternative<attention::Softmax>(*shape.weighting) ||
+         std::holds_alternative<attention::ClippedSoftmax>(*shape.weighting);
+}
+
+/// Raw products of one query with the keys it sees become weights, under the other rules. Returns
+/// the mass on the extra key.
+float weigh_row(const AttentionShape& shape, std::size_t head, std::span<const float> query,
+                std::span<float> seen) {
+  for (float& score : seen) score = capped(shape.scale * score, shape.softcap);
+  float extra_score = 0;
+  if (const auto* bias = std::get_if<attention::BiasKeySoftmax>(shape.weighting)) {
+    const float* key = bias->keys.data() + head * shape.head_dim;
+    double product = 0;
+    for (std::size_t i = 0; i < shape.head_dim; ++i) {
+      product += static_cast<double>(query[i]) * static_cast<double>(key[i]);
     }
-    extra[r] = attention::weigh(*shape.weighting, head, extra_score, seen, kernels::exp);
-    // Masked columns are written, never read: they may hold anything.
-    std::fill(row.begin(), row.begin() + static_cast<std::ptrdiff_t>(first), 0.0f);
-    std::fill(row.begin() + static_cast<std::ptrdiff_t>(last), row.end(), 0.0f);
+    extra_score = capped(shape.scale * static_cast<float>(product), shape.softcap);
+  }
+  return attention::weigh(*shape.weighting, head, extra_score, seen, kernels::exp);
+}
+
+/// What follows the sum of values, for one query and head: the value of the extra key, the gate.
+void finish_row(const AttentionShape& shape, const AttentionItem& item, std::size_t row,
+                std::size_t head, float extra, std::span<float> out) {
+  const auto* bias = shape.weighting == nullptr
+                         ? nullptr
+                         : std::get_if<attention::BiasKeySoftmax>(shape.weighting);
+  if (bias != nullptr) {
+    const float* value = bias->values.data() + head * shape.head_dim;
+    for (std::size_t i = 0; i < shape.head_dim; ++i) out[i] += extra * value[i];
+  }
+  if (!item.gates.empty()) {
+    for (float& value : out) value *= item.gates(row, head);
   }
 }
 
+/// The rules over products with a cache.
+class RuleWeighting final : public kernels::RowWeighting {
+ public:
+  RuleWeighting(const AttentionShape& shape, MatrixView<const float> queries)
+      : shape_(shape), queries_(queries), extra_(queries.rows() * shape.heads) {}
+
+  void weigh(std::size_t row, std::size_t head, std::span<float> products) const override {
+    if (!through_kernel(shape_)) {
+      const auto query = queries_.row(row).subspan(head * shape_.head_dim, shape_.head_dim);
+      extra_[row * shape_.heads + head] = weigh_row(shape_, head, query, products);
+      return;
+    }
+    const MatrixView<float> one(products.data(), 1, products.size());
+    kernels::attention_softmax(one, shape_.scale, shape_.softcap, {0, 0, false});
+    if (const auto* clipped = std::get_if<attention::ClippedSoftmax>(shape_.weighting)) {
+      attention::clip(*clipped, products);
+    }
+  }
+  float extra(std::size_t row, std::size_t head) const { return extra_[row * shape_.heads + head]; }
+
+ private:
+  const AttentionShape& shape_;  // with a weighting
+  MatrixView<const float> queries_;
+  mutable std::vector<float> extra_;  // each element is written by one thread
+};
+
 }  // namespace
+
+Status attend_over_cache(const AttentionItem& item, const kernels::KeyValueCache& cache,
+                         std::size_t length, const AttentionShape& shape,
+                         kernels::Context& context) {
+  const RuleWeighting rule(shape, item.queries);
+  const kernels::CachedAttention attention{item.queries,
+                                           shape.heads,
+                                           length,
+                                           shape.scale,
+                                           shape.softcap,
+                                           shape.window,
+                                           shape.weighting == nullptr ? nullptr : &rule};
+  QUELL_TRY(kernels::attend(attention, cache, item.out, context));
+  for (std::size_t r = 0; r < item.out.rows(); ++r) {
+    for (std::size_t head = 0; head < shape.heads; ++head) {
+      const auto out = item.out.row(r).subspan(head * shape.head_dim, shape.head_dim);
+      finish_row(shape, item, r, head, rule.extra(r, head), out);
+    }
+  }
+  return ok();
+}
 
 Attention::Attention(Executor& executor)
     : executor_(&executor), serial_(std::make_unique<SerialExecutor>()) {
@@ -115,11 +176,9 @@ Status Attention::run_head(const AttentionItem& item, std::size_t head, const At
   const auto values = item.values.cols_from(kv_head * shape.head_dim, shape.head_dim);
   const auto out = item.out.cols_from(head * shape.head_dim, shape.head_dim);
   const std::size_t offset = keys.rows() - queries.rows();
-  const auto* clipped = std::get_if<attention::ClippedSoftmax>(shape.weighting);
-  const auto* bias = std::get_if<attention::BiasKeySoftmax>(shape.weighting);
-  // Plain and clipped softmax go through the fast kernel.
-  const bool through_kernel = shape.weighting == nullptr || clipped != nullptr ||
-                              std::holds_alternative<attention::Softmax>(*shape.weighting);
+  const auto* clipped = shape.weighting == nullptr
+                            ? nullptr
+                            : std::get_if<attention::ClippedSoftmax>(shape.weighting);
 
   for (std::size_t row = 0; row < queries.rows(); row += kTileRows) {
     const std::size_t rows = std::min(kTileRows, queries.rows() - row);
@@ -136,15 +195,22 @@ Status Attention::run_head(const AttentionItem& item, std::size_t head, const At
     product.c = scores;
     QUELL_TRY(kernels::gemm_dense(product, slot.context));
     const kernels::AttentionWindow window{position - first, shape.window, shape.causal};
-    std::array<float, kTileRows> extra;
-    if (through_kernel) {
+    std::array<float, kTileRows> extra{};
+    if (through_kernel(shape)) {
       kernels::attention_softmax(scores, shape.scale, shape.softcap, window);
       for (std::size_t r = 0; clipped != nullptr && r < rows; ++r) {
         const auto [from, to] = window.seen(r, count);
         attention::clip(*clipped, scores.row(r).subspan(from, to - from));
       }
     } else {
-      weigh_rows(shape, head, queries.rows_from(row, rows), window, scores, extra.data());
+      for (std::size_t r = 0; r < rows; ++r) {
+        const auto scored = scores.row(r);
+        const auto [from, to] = window.seen(r, count);
+        extra[r] = weigh_row(shape, head, queries.row(row + r), scored.subspan(from, to - from));
+        // Masked columns are written, never read: they may hold anything.
+        std::fill(scored.begin(), scored.begin() + static_cast<std::ptrdiff_t>(from), 0.0f);
+        std::fill(scored.begin() + static_cast<std::ptrdiff_t>(to), scored.end(), 0.0f);
+      }
     }
     if (!item.mass.empty()) {
       add_mass(scores, position, first, shape.causal, item.mass.row(head).data(),
@@ -155,12 +221,8 @@ Status Attention::run_head(const AttentionItem& item, std::size_t head, const At
     product.b = {values.rows_from(first, count), true};
     product.c = out.rows_from(row, rows);
     QUELL_TRY(kernels::gemm_dense(product, slot.context));
-    for (std::size_t r = row; bias != nullptr && r < row + rows; ++r) {
-      const float* value = bias->values.data() + head * shape.head_dim;
-      for (std::size_t i = 0; i < shape.head_dim; ++i) out(r, i) += extra[r - row] * value[i];
-    }
-    for (std::size_t r = row; !item.gates.empty() && r < row + rows; ++r) {
-      for (float& value : out.row(r)) value *= item.gates(r, head);
+    for (std::size_t r = row; r < row + rows; ++r) {
+      finish_row(shape, item, r, head, extra[r - row], out.row(r));
     }
   }
   return ok();

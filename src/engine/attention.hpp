@@ -16,6 +16,7 @@
 #include "quell/core/result.hpp"
 #include "quell/core/view.hpp"
 #include "quell/engine/tap.hpp"
+#include "quell/kernels/attention.hpp"
 #include "quell/kernels/context.hpp"
 #include "quell/kernels/elementwise.hpp"
 
@@ -39,6 +40,12 @@ struct AttentionItem {
   MatrixView<double> mass = {}, near = {};
   std::span<AttentionZeros> zeros = {};  // [heads], counted up; or empty
 };
+
+/// The same for one sequence whose keys and values, `length` of them, are in a cache; of `item` the
+/// queries, out and gates. Products with the cache as it is, for few queries.
+Status attend_over_cache(const AttentionItem& item, const kernels::KeyValueCache& cache,
+                         std::size_t length, const AttentionShape& shape,
+                         kernels::Context& context);
 
 class Attention {
  public:

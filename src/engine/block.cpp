@@ -20,6 +20,10 @@
 namespace quell::engine {
 namespace {
 
+// Up to so many new tokens are multiplied with a cache as it is; for more, it is read out and goes
+// through the products of matrices, which read each key once for many queries.
+constexpr std::size_t kCacheRows = 8;
+
 kernels::Activation kernel_activation(model::Activation activation) {
   switch (activation) {
     case model::Activation::relu:
@@ -130,6 +134,17 @@ Result<MatrixView<const float>> Engine::State::gates(std::uint32_t layer,
   return MatrixView<const float>(factors);
 }
 
+Status Engine::State::round_as_cached(MatrixView<float> keys, MatrixView<float> values) {
+  if (options.cache == kernels::CacheKind::f32) return ok();
+  if (rounding.capacity() < keys.rows()) {
+    QUELL_TRY(made, kernels::KeyValueCache::create(options.cache, config.kv_heads, config.head_dim,
+                                                   keys.rows()));
+    rounding = std::move(made);
+  }
+  QUELL_TRY(rounding.store(0, keys, values, context));
+  return rounding.read(0, keys, values, context);
+}
+
 Status Engine::State::finish_block(const BlockWeights& weights, MatrixView<const float> heads,
                                    MatrixView<float> x, Tap* tap) {
   using model::Site;
@@ -198,14 +213,19 @@ Status Engine::State::run_group(const BlockWeights& weights, std::span<const std
   for (const std::uint32_t length : lengths) {
     const auto queries = heads.queries.rows_from(row, length);
     const auto keys = heads.keys.rows_from(row, length);
-    if (config.positions == model::Positions::rotary) {
+    const auto values = heads.values.rows_from(row, length);
+    // Where angles depend on the length, a cache has the keys as they come (below).
+    const bool rotary = config.positions == model::Positions::rotary;
+    const bool round_first = rotary && rope_depends_on_length(config.rope);
+    if (round_first) QUELL_TRY(round_as_cached(keys, values));
+    if (rotary) {
       QUELL_TRY(rope.prepare(length));
       const auto cosine = rope.cosine(0, length), sine = rope.sine(0, length);
       kernels::rotate(queries, config.heads, config.head_dim, cosine, sine, context);
       kernels::rotate(keys, config.kv_heads, config.head_dim, cosine, sine, context);
     }
-    AttentionItem item{queries, keys, heads.values.rows_from(row, length),
-                       out.rows_from(row, length)};
+    if (!round_first) QUELL_TRY(round_as_cached(keys, values));
+    AttentionItem item{queries, keys, values, out.rows_from(row, length)};
     if (!factors.empty()) item.gates = factors.rows_from(row, length);
     if (wants_mass) {
       QUELL_TRY(mass, Matrix64::zeros(2 * std::size_t{config.heads}, length));
@@ -283,25 +303,29 @@ Status Engine::run_block(const BlockWeights& weights, Cache& cache, MatrixView<f
       kernels::rotate(heads.keys, config.kv_heads, config.head_dim, cosine, sine, s.context);
     }
   }
-  Matrix& keys = cache.keys_[weights.layer];
-  Matrix& values = cache.values_[weights.layer];
-  for (std::size_t row = 0; row < rows; ++row) {
-    const std::size_t bytes = heads.keys.cols() * sizeof(float);
-    std::memcpy(keys.row(before + row).data(), heads.keys.row(row).data(), bytes);
-    std::memcpy(values.row(before + row).data(), heads.values.row(row).data(), bytes);
-  }
-  MatrixView<const float> all_keys = keys.view().rows_from(0, total);
-  if (rotate_late) {
-    QUELL_TRY(copy, s.rotated.shape(total, keys.cols()));
-    std::memcpy(copy.data(), keys.data(), total * keys.cols() * sizeof(float));
-    kernels::rotate(copy, config.kv_heads, config.head_dim, s.rope.cosine(0, total),
-                    s.rope.sine(0, total), s.context);
-    all_keys = copy;
-  }
+  kernels::KeyValueCache& layer = cache.layers_[weights.layer];
+  QUELL_TRY(layer.store(before, heads.keys, heads.values, s.context));
   QUELL_TRY(out, s.attended.shape(rows, std::size_t{config.heads} * config.head_dim));
-  const AttentionItem item{heads.queries, all_keys, values.view().rows_from(0, total), out,
-                           factors};
-  QUELL_TRY(s.attention.run({&item, 1}, s.attention_shape(weights.layer)));
+  const AttentionShape shape = s.attention_shape(weights.layer);
+  if (rows <= kCacheRows && !rotate_late) {
+    const AttentionItem item{heads.queries, {}, {}, out, factors};
+    QUELL_TRY(attend_over_cache(item, layer, total, shape, s.context));
+    return s.finish_block(weights, out, x, nullptr);
+  }
+  MatrixView<float> all_keys = heads.keys, all_values = heads.values;
+  // An f32 cache has at first just what was put into it.
+  if (before != 0 || layer.kind() != kernels::CacheKind::f32) {
+    QUELL_TRY(read, s.cached.shape(2 * total, heads.keys.cols()));
+    all_keys = read.rows_from(0, total);
+    all_values = read.rows_from(total, total);
+    QUELL_TRY(layer.read(0, all_keys, all_values, s.context));
+  }
+  if (rotate_late) {
+    kernels::rotate(all_keys, config.kv_heads, config.head_dim, s.rope.cosine(0, total),
+                    s.rope.sine(0, total), s.context);
+  }
+  const AttentionItem item{heads.queries, all_keys, all_values, out, factors};
+  QUELL_TRY(s.attention.run({&item, 1}, shape));
   return s.finish_block(weights, out, x, nullptr);
 }
 

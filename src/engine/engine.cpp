@@ -121,6 +121,9 @@ const model::Model& Engine::model() const noexcept {
 kernels::Context& Engine::context() noexcept {
   return state_->context;
 }
+const EngineOptions& Engine::options() const noexcept {
+  return state_->options;
+}
 void Engine::keep_head() noexcept {
   state_->keep_head = true;
 }
@@ -427,17 +430,22 @@ std::uint64_t Engine::packed_bytes() const noexcept {
   return total;
 }
 
-Result<Cache> Cache::create(const model::ModelConfig& config, std::uint32_t capacity) {
+Result<Cache> Cache::create(const model::ModelConfig& config, std::uint32_t capacity,
+                            kernels::CacheKind kind) {
   Cache cache;
   cache.capacity_ = capacity;
-  const std::size_t width = std::size_t{config.kv_heads} * config.head_dim;
   for (std::uint32_t layer = 0; layer < config.layers; ++layer) {
-    QUELL_TRY(keys, Matrix::uninitialized(capacity, width));
-    QUELL_TRY(values, Matrix::uninitialized(capacity, width));
-    cache.keys_.push_back(std::move(keys));
-    cache.values_.push_back(std::move(values));
+    QUELL_TRY(made,
+              kernels::KeyValueCache::create(kind, config.kv_heads, config.head_dim, capacity));
+    cache.layers_.push_back(std::move(made));
   }
   return cache;
+}
+
+std::uint64_t Cache::bytes_per_token() const noexcept {
+  std::uint64_t bytes = 0;
+  for (const kernels::KeyValueCache& layer : layers_) bytes += layer.bytes_per_token();
+  return bytes;
 }
 
 void Engine::advance(Cache& cache, std::uint32_t tokens) {

@@ -82,7 +82,7 @@ Result<std::vector<std::int32_t>> generate(Engine& engine, std::span<const std::
   QUELL_TRY(x, Matrix::uninitialized(prompt.size(), config.hidden));
   const auto prompt_length = static_cast<std::uint32_t>(prompt.size());
   QUELL_TRY(engine.embed(prompt, {&prompt_length, 1}, x.view()));
-  QUELL_TRY(cache, Cache::create(config, capacity));
+  QUELL_TRY(cache, Cache::create(config, capacity, engine.options().cache));
   QUELL_TRY(logits, Matrix::uninitialized(1, config.vocabulary));
   QUELL_TRY(blocks.run(cache, x.view()));
   auto last = x.view().rows_from(prompt.size() - 1, 1);

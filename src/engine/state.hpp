@@ -48,7 +48,8 @@ struct Engine::State {
   bool keep_head = false;
   mutable std::string not_int8;  // what kept a weight from int8 activations, if something did
 
-  Scratch normed, qkv, attended, mlp, branch, narrow, rotated, gate_factors;
+  Scratch normed, qkv, attended, mlp, branch, narrow, cached, gate_factors;
+  kernels::KeyValueCache rounding;  // what whole sequences are rounded by, as long as the longest
 
   // Reading with the policy on weights that are not finite.
   Result<Matrix> tensor(const std::string& name) const;
@@ -81,6 +82,8 @@ struct Engine::State {
     return rules[rules.size() == 1 ? 0 : layer];
   }
   AttentionShape attention_shape(std::uint32_t layer) const;
+  /// Keys and values, each [T, kv_heads * head_dim], become what options.cache keeps of them.
+  Status round_as_cached(MatrixView<float> keys, MatrixView<float> values);
   /// [T, heads] from the input of the block; empty where the rule has no gate.
   Result<MatrixView<const float>> gates(std::uint32_t layer, MatrixView<const float> x);
   /// x += o(heads), then the MLP; `heads` is the output of attention.

@@ -3,7 +3,7 @@
 
 // The reference forward pass in float32. It goes block by block, so that one block's weights are
 // all that must be resident: callers hold the hidden states of many sequences and carry them
-// through a block together. With an f32 key-value cache the same code generates token by token. An
+// through a block together. With a key-value cache the same code generates token by token. An
 // encoder goes through the same blocks; its last hidden states are its product (embeddings.hpp).
 
 #include <cstdint>
@@ -19,23 +19,27 @@
 #include "quell/core/tensor.hpp"
 #include "quell/engine/tap.hpp"
 #include "quell/grid/spec.hpp"
+#include "quell/kernels/attention.hpp"
 #include "quell/kernels/context.hpp"
 #include "quell/kernels/gemm.hpp"
 #include "quell/model/model.hpp"
 
 namespace quell::engine {
 
-/// Keys and values of all layers for one sequence, float32, grown as tokens are fed.
+/// Keys and values of all layers for one sequence, grown as tokens are fed.
 class Cache {
  public:
-  static Result<Cache> create(const model::ModelConfig& config, std::uint32_t capacity);
+  static Result<Cache> create(const model::ModelConfig& config, std::uint32_t capacity,
+                              kernels::CacheKind kind = kernels::CacheKind::f32);
   std::uint32_t length() const noexcept { return length_; }
   std::uint32_t capacity() const noexcept { return capacity_; }
+  /// Of all layers together (KeyValueCache::bytes_per_token).
+  std::uint64_t bytes_per_token() const noexcept;
 
  private:
   friend class Engine;
   std::uint32_t length_ = 0, capacity_ = 0;
-  std::vector<Matrix> keys_, values_;  // per layer [capacity, kv_heads * head_dim]
+  std::vector<kernels::KeyValueCache> layers_;
 };
 
 /// The weights of one block, packed for the kernels.
@@ -70,6 +74,9 @@ struct EngineOptions {
   /// Rounds the head to this grid (along output channels) and multiplies it as `arithmetic` says;
   /// also a head that is the embedding.
   std::optional<GridSpec> head;
+  /// What generate() keeps keys and values in. Keys and values of whole sequences are rounded the
+  /// same way, so that their likelihoods are those of a model with such a cache.
+  kernels::CacheKind cache = kernels::CacheKind::f32;
 };
 
 class Engine {
@@ -85,6 +92,7 @@ class Engine {
 
   const model::Model& model() const noexcept;
   kernels::Context& context() noexcept;
+  const EngineOptions& options() const noexcept;
 
   /// How attention works from now on, in place of plain softmax: one rule for all blocks, or one
   /// for each. Errors: shape, usage (rules that do not fit the model).
@@ -105,7 +113,8 @@ class Engine {
   /// turn.
   Status run_block(const BlockWeights& weights, std::span<const std::uint32_t> lengths,
                    MatrixView<float> x, Tap* tap = nullptr);
-  /// One block over the next tokens of one sequence, reading and extending the cache.
+  /// One block over the next tokens of one sequence, reading and extending the cache. With an f32
+  /// cache, the bits of the whole sequence in one pass; with f16 too, if that pass rounds as well.
   Status run_block(const BlockWeights& weights, Cache& cache, MatrixView<float> x);
   /// Call once after all blocks have seen the tokens.
   void advance(Cache& cache, std::uint32_t tokens);
