@@ -209,7 +209,8 @@ Result<KeyValueCache> KeyValueCache::create(CacheKind kind, std::size_t heads, s
   cache.heads_ = heads;
   cache.head_dim_ = head_dim;
   cache.capacity_ = capacity;
-  if (kind == CacheKind::int4 && head_dim % 2 == 0) {
+  const bool codes = kind == CacheKind::int8 || kind == CacheKind::int4;
+  if (codes && head_dim % 2 == 0) {
     QUELL_TRY(rotation, Hadamard::of_size(head_dim & (~head_dim + 1)));
     cache.rotation_ = std::move(rotation);
   }

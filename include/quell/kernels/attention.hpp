@@ -9,14 +9,15 @@
 //     f16    rounded to binary16; finite values beyond it become the    512
 //            largest, 65504
 //     int8   codes -127..127, one scale: largest magnitude / 127        264
-//     int4   codes 0..15, one scale and one lowest value; keys are      144
-//            rotated first, and the first 16 tokens are f16
+//     int4   codes 0..15, one scale and one lowest value; the first     144
+//            16 tokens are f16
 //
-// The rotation is a Hadamard transform in blocks of the largest power of two that divides head_dim.
 // Keys have channels far larger than the rest (Liu et al., KIVI, ICML 2024; Hooper et al., KVQuant,
-// NeurIPS 2024); rotated, such a channel is spread over all of them (Ashkboos et al., QuaRot,
-// NeurIPS 2024), and products with queries that are rotated too stay what they were. Values have no
-// such channels. The first tokens draw much of all attention, so they are kept.
+// NeurIPS 2024), which would take all codes for themselves. So int8 and int4 keys are rotated
+// first, by a Hadamard transform in blocks of the largest power of two that divides head_dim: such
+// a channel is spread over all of them (Ashkboos et al., QuaRot, NeurIPS 2024), and products with
+// queries that are rotated too stay what they were. Values have no such channels. The first tokens
+// draw much of all attention, so int4 keeps them.
 //
 // Memory of a cache comes when it is made; later calls take their scratch from the context. The
 // same bits for any number of threads and on every x86 instruction set.
