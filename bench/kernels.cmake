@@ -24,3 +24,4 @@ set_source_files_properties(contenders/f32_eigen.cpp PROPERTIES
 quell_bench(stats_bench SOURCES stats_bench.cpp MODULES kernels)
 quell_bench(quantized_bench SOURCES quantized_bench.cpp MODULES kernels)
 quell_bench(rows_bench SOURCES rows_bench.cpp MODULES kernels)
+quell_bench(attention_bench SOURCES attention_bench.cpp MODULES kernels)

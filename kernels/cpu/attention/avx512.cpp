@@ -20,9 +20,21 @@ QUELL_INLINE __m128i load_bytes(const std::byte* bytes) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
 }
 
+// Blocks are asked for so far ahead: 2 KB and more, 200 ns at 10 GB/s, which is the way from
+// memory. The processor sees these streams too, but without being asked an f16 cache came at two
+// thirds of the speed of memory, and with it at nine tenths (Ice Lake server). Past the end a line
+// is asked for in vain.
+constexpr std::size_t kAhead = 2;
+
+QUELL_INLINE void prefetch(const std::byte* line) {
+  _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T0);
+}
+
+// kLineRegisters: registers of elements to a cache line; kStep: registers that are read at once.
 // load<N>: N registers of elements from element i on, a multiple of 16 (of int4, of 32).
 struct F32 {
   static constexpr bool kScale = false, kLowest = false;
+  static constexpr unsigned kLineRegisters = 1;
   static constexpr unsigned kStep = 1;
   template <unsigned N>
   static QUELL_INLINE void load(const std::byte* bytes, std::size_t i, __m512* out) {
@@ -32,6 +44,7 @@ struct F32 {
 };
 struct F16 {
   static constexpr bool kScale = false, kLowest = false;
+  static constexpr unsigned kLineRegisters = 2;
   static constexpr unsigned kStep = 1;
   template <unsigned N>
   static QUELL_INLINE void load(const std::byte* bytes, std::size_t i, __m512* out) {
@@ -44,6 +57,7 @@ struct F16 {
 };
 struct Int8 {
   static constexpr bool kScale = true, kLowest = false;
+  static constexpr unsigned kLineRegisters = 4;
   static constexpr unsigned kStep = 1;
   template <unsigned N>
   static QUELL_INLINE void load(const std::byte* bytes, std::size_t i, __m512* out) {
@@ -55,6 +69,7 @@ struct Int8 {
 };
 struct Int4 {
   static constexpr bool kScale = true, kLowest = true;
+  static constexpr unsigned kLineRegisters = 8;
   static constexpr unsigned kStep = 2;
   template <unsigned N>
   static QUELL_INLINE void load(const std::byte* bytes, std::size_t i, __m512* out) {
@@ -98,6 +113,16 @@ QUELL_INLINE void multiply_blocks(const family::KeyProduct& p, std::size_t first
     for (unsigned h = 0; h < H; ++h) sum[b][h] = _mm512_setzero_ps();
   }
   std::size_t d = 0;
+  for (; d + Kind::kLineRegisters <= p.head_dim; d += Kind::kLineRegisters) {
+    QUELL_UNROLL
+    for (unsigned b = 0; b < B; ++b) {
+      prefetch(block + (kAhead + b) * p.keys.bytes + d / Kind::kLineRegisters * 64);
+    }
+    QUELL_UNROLL
+    for (unsigned n = 0; n < Kind::kLineRegisters; n += Kind::kStep) {
+      add_channels<Kind, H, B, Kind::kStep>(p, block, d + n, sum);
+    }
+  }
   for (; d + Kind::kStep <= p.head_dim; d += Kind::kStep) {
     add_channels<Kind, H, B, Kind::kStep>(p, block, d, sum);
   }
@@ -154,8 +179,14 @@ QUELL_INLINE void add_tokens(const family::ValueSum& p, const std::byte* block, 
     }
   }
   for (std::size_t t = from; t < to; ++t) {
+    const std::size_t i = t * p.dims + d;
+    const std::byte* ahead = block + kAhead * p.values.bytes + i * 4 / Kind::kLineRegisters;
+    QUELL_UNROLL
+    for (unsigned v = 0; v < V; v += Kind::kLineRegisters) {
+      prefetch(ahead + v * 64 / Kind::kLineRegisters);
+    }
     __m512 values[V];
-    Kind::template load<V>(block, t * p.dims + d, values);
+    Kind::template load<V>(block, i, values);
     QUELL_UNROLL
     for (unsigned h = 0; h < H; ++h) {
       const __m512 weight = _mm512_set1_ps(weights[h][t]);
