@@ -89,6 +89,9 @@ void ArithmeticArguments::add(CLI::App& app) {
       ->check(CLI::IsMember({"f32", "int8"}));
   app.add_option("--head", head,
                  "grid to which the head is rounded, such as int8:sym:oc:g32 (default: as it is)");
+  app.add_option("--cache", cache, "what keys and values are kept in: f32, f16, int8 or int4")
+      ->check(CLI::IsMember({"f32", "f16", "int8", "int4"}))
+      ->capture_default_str();
 }
 
 Result<engine::EngineOptions> ArithmeticArguments::options(engine::Arithmetic otherwise) const {
@@ -100,6 +103,7 @@ Result<engine::EngineOptions> ArithmeticArguments::options(engine::Arithmetic ot
     QUELL_TRY(grid, parse_grid(head));
     options.head = grid;
   }
+  options.cache = *kernels::parse_cache_kind(cache);  // one of the words above
   return options;
 }
 

@@ -85,7 +85,7 @@ void add_calibration(CLI::App& app, TextOptions& data);
 void add_evaluation(CLI::App& app, TextOptions& data);
 /// --activations and, for generation, --head: how an engine multiplies.
 struct ArithmeticArguments {
-  std::string activations, head;
+  std::string activations, head, cache = "f32";
 
   void add(CLI::App& app);
   /// `otherwise`: where --activations is not given. Errors: usage.

@@ -46,6 +46,11 @@ class Evaluate final : public Command {
     }
     QUELL_TRY(pipeline::check_evaluation(model, reference ? &*reference : nullptr));
     QUELL_TRY(check_max_kl(model, max_kl_));
+    if (options.cache != kernels::CacheKind::f32 && !model.has_head()) {
+      return Error{ErrorCode::usage, "--cache " + arithmetic_.cache + ": " +
+                                         model.config().architecture +
+                                         " is an encoder, which has no cache; leave it out"};
+    }
     QUELL_TRY(corpus, read_corpus(model, data_, false));
     for (const std::string& note : corpus.notes) observer->note(note);
     QUELL_TRY(evaluation, pipeline::evaluate(model, reference ? &*reference : nullptr, corpus,
@@ -53,6 +58,7 @@ class Evaluate final : public Command {
     close_progress_line();
     if (limits.json) {
       io::Json json = begin_json("eval");
+      json.set("cache", arithmetic_.cache);
       const io::Json results = evaluation.to_json();
       for (const auto& [name, value] : results.members()) json.set(name, value);
       print_json(std::move(json));

@@ -28,14 +28,9 @@ class Generate final : public Command {
         ->check(whole_number(0))
         ->capture_default_str();
     arithmetic_.add(app);
-    app.add_option("--cache", cache_, "f32")->capture_default_str();
   }
 
   Status run() override {
-    if (cache_ != "f32") {
-      return Error{ErrorCode::usage,
-                   "--cache " + cache_ + "; this version keeps keys and values in f32"};
-    }
     const std::unique_ptr<Executor> executor = make_openmp_executor(limits.threads);
     QUELL_TRY(model, model::Model::load(model_, {limits.allow_links_outside}));
     QUELL_TRY(model::expect_head(model));
@@ -82,18 +77,23 @@ class Generate final : public Command {
     const double prefill_rate = prefill > 0 ? static_cast<double>(prompt.size()) / prefill : 0;
     const double decode_rate =
         decode > 0 && ids.size() > 1 ? static_cast<double>(ids.size() - 1) / decode : 0;
+    // Of a cache without tokens, which takes no memory.
+    QUELL_TRY(cache, engine::Cache::create(model.config(), 0, arithmetic.cache));
     if (limits.json) {
       io::Json json = begin_json("generate");
       json.set("text", tokenizer.decode(shown));
       json.set("tokens", static_cast<std::uint64_t>(ids.size()));
       json.set("prefill_tokens_per_second", prefill_rate);
       json.set("decode_tokens_per_second", decode_rate);
+      json.set("cache", arithmetic_.cache);
+      json.set("cache_bytes_per_token", cache.bytes_per_token());
       print_json(std::move(json));
       return ok();
     }
     print("\n");
-    fmt::print(stderr, "prefill {:.1f} tokens/s, decode {:.1f} tokens/s\n", prefill_rate,
-               decode_rate);
+    fmt::print(stderr,
+               "prefill {:.1f} tokens/s, decode {:.1f} tokens/s, cache {} ({} bytes a token)\n",
+               prefill_rate, decode_rate, arithmetic_.cache, cache.bytes_per_token());
     return ok();
   }
 
@@ -111,7 +111,7 @@ class Generate final : public Command {
     return size;
   }
 
-  std::string model_, prompt_, cache_ = "f32";
+  std::string model_, prompt_;
   ArithmeticArguments arithmetic_;
   std::uint32_t tokens_ = 100;
   double temperature_ = 0;

@@ -104,6 +104,44 @@ TEST_F(Quantized, GeneratesText) {
             quell_json(small, {{"QUELL_ISA", "avx2"}}).find("text")->as_string());
 }
 
+// How far predictions move when keys and values are rounded; measured @MEASURED@.
+TEST_F(Quantized, KeepsItsPredictionsOverASmallCache) {
+  const auto with = [&](const char* cache) {
+    const io::Json json = evaluated(demonstration(), {"--cache", cache});
+    EXPECT_EQ(json.find("cache")->as_string(), cache);
+    return kl(json);
+  };
+  EXPECT_EQ(with("f32"), 0);
+  const double f16 = with("f16"), int8 = with("int8"), int4 = with("int4");
+  EXPECT_GT(f16, 0);
+  EXPECT_LT(f16, 1e-6);
+  EXPECT_GT(int8, f16);
+  EXPECT_LT(int8, 1e-3);
+  EXPECT_GT(int4, int8);
+  EXPECT_LT(int4, 0.05);
+}
+
+TEST_F(Quantized, GeneratesOverEveryCache) {
+  std::string text;
+  std::int64_t bytes = 0;
+  for (const char* cache : {"f32", "f16", "int8", "int4"}) {
+    const auto with = [&](const char* threads, const Environment& environment) {
+      return quell_json({"generate", demonstration(), "--prompt", "The sea was", "--tokens", "40",
+                         "--cache", cache, "--threads", threads},
+                        environment);
+    };
+    const io::Json json = with("2", {});
+    EXPECT_EQ(json.find("cache")->as_string(), cache);
+    const std::int64_t size = json.find("cache_bytes_per_token")->as_integer();
+    if (bytes != 0) EXPECT_LT(size, bytes) << cache;
+    bytes = size;
+    const std::string found = json.find("text")->as_string();
+    EXPECT_EQ(with("1", {{"QUELL_ISA", "avx2"}}).find("text")->as_string(), found) << cache;
+    if (text.empty()) text = found;
+    if (std::string_view(cache) == "f16") EXPECT_EQ(found, text);
+  }
+}
+
 TEST_F(Quantized, SaysWhichWeightsDoNotTakeInt8Activations) {
   const std::string model = quantized(folder_.path(), {"--rule", "*=nf4:sym:oc:g64"});
   for (const std::vector<std::string>& verb :
@@ -129,6 +167,7 @@ TEST_F(Quantized, RefusesWhatItCannotDo) {
   expect_error(with({"--head", "int4:sym:ic:g32"}), 2, {"head", "int4:sym:ic:g32", "(oc)"});
   expect_error(with({"--head", "int5"}), 2, {"int5", "int4"});
   expect_error(with({"--activations", "f16"}), 2, {"--activations", "f32", "int8"});
+  expect_error(with({"--cache", "int5"}), 2, {"--cache", "int5", "f16", "int4"});
 }
 
 TEST(Bench, MeasuresTheShapesOfAModelBesideTheLimitsOfTheMachine) {
