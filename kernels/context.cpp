@@ -17,12 +17,26 @@ Status Context::reserve(std::size_t slot_bytes, std::size_t shared_bytes) {
   const auto slots = slot ? checked_multiply(*slot, executor_->width()) : std::nullopt;
   const auto total = slots && shared ? checked_add(*slots, *shared) : std::nullopt;
   // From a quarter of a large page on, whole ones.
-  const bool large = total && *total >= AlignedBytes::kLargePage / 4;
+  const bool large = !lends_ && total && *total >= AlignedBytes::kLargePage / 4;
   const auto padded = large ? checked_round_up(*total, AlignedBytes::kLargePage) : total;
   if (!padded) {
     return Error{ErrorCode::resource, "scratch memory of " + std::to_string(slot_bytes) +
                                           " bytes a thread and " + std::to_string(shared_bytes) +
                                           " bytes shared does not fit in memory"};
+  }
+  if (lends_) {
+    const auto address = reinterpret_cast<std::uintptr_t>(lent_.data());
+    if (*padded > lent_.size() || address % kAlignment != 0) {
+      needed_bytes_ = static_cast<std::size_t>(*padded);
+      return Error{ErrorCode::resource,
+                   "scratch memory: " + std::to_string(*padded) + " bytes needed, " +
+                       std::to_string(lent_.size()) + " lent, " +
+                       std::to_string(address % kAlignment) +
+                       " bytes past a multiple of 64; lend as many at a multiple of 64"};
+    }
+    slot_bytes_ = static_cast<std::size_t>(*slot);
+    shared_bytes_ = static_cast<std::size_t>(*shared);
+    return ok();
   }
   // Released first: both sizes at once could be more than the machine has.
   memory_ = AlignedBytes();

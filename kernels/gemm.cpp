@@ -516,62 +516,35 @@ class DenseForm final : public PackedForm {
 
 }  // namespace
 
-PackedWeights::PackedWeights() noexcept = default;
-PackedWeights::PackedWeights(std::unique_ptr<PackedForm> form) noexcept : form_(std::move(form)) {}
-PackedWeights::PackedWeights(PackedWeights&&) noexcept = default;
-PackedWeights& PackedWeights::operator=(PackedWeights&&) noexcept = default;
-PackedWeights::~PackedWeights() = default;
-std::size_t PackedWeights::rows() const noexcept {
-  return form_ ? form_->rows : 0;
-}
-std::size_t PackedWeights::cols() const noexcept {
-  return form_ ? form_->cols : 0;
-}
-std::size_t PackedWeights::bytes() const noexcept {
-  return form_ ? form_->bytes.size() : 0;
-}
-std::string PackedWeights::kernel() const {
-  if (form_ == nullptr) return {};
-  return std::string(form_->family) + "/" + std::string(to_string(form_->isa));
+std::size_t dense_panel_cols() noexcept {
+  return choose(family::table()).panel_cols;
 }
 
-Result<PackedWeights> pack(MatrixView<const float> weight, Executor& executor) {
-  auto form = std::make_unique<DenseForm>(choose(family::table()));
-  const family::Entry& entry = *form->entry;
-  form->rows = weight.rows();
-  form->cols = weight.cols();
-  const std::size_t panel = entry.panel_cols, cols = weight.cols();
-  const std::size_t panels = ceil_div(weight.rows(), panel);
-  const auto elements = checked_multiply(panels * panel, cols);
-  const auto size = elements ? checked_multiply(*elements, sizeof(float)) : std::nullopt;
-  if (!size) {
-    return Error{ErrorCode::shape,
-                 "pack: a weight of " + sizes(weight.rows(), cols) + " does not fit in memory"};
-  }
-  QUELL_TRY(bytes, AlignedBytes::allocate(*size));
-  form->bytes = std::move(bytes);
-  float* data = reinterpret_cast<float*>(form->bytes.data());
-  executor.run(panels, 1, [&](std::size_t begin, std::size_t end, unsigned) {
+void pack_dense(const PackedPlan& plan, MatrixView<const float> weight, std::byte* to,
+                Executor& executor) {
+  const std::size_t panel = plan.panel_cols, cols = plan.cols;
+  // Entries differ in how they multiply panels; the panels of one width are the same.
+  const family::Entry& entry = choose(family::table());
+  float* data = reinterpret_cast<float*>(to);
+  executor.run(ceil_div(plan.rows, panel), 1, [&](std::size_t begin, std::size_t end, unsigned) {
     for (std::size_t p = begin; p < end; ++p) {
-      const std::size_t rows = std::min(panel, weight.rows() - p * panel);
+      const std::size_t rows = std::min(panel, plan.rows - p * panel);
       entry.pack({weight.data() + p * panel * weight.stride(), weight.stride(), false}, rows, panel,
                  cols, false, data + p * panel * cols);
     }
   });
-  return PackedWeights(std::move(form));
 }
 
-Status gemm(MatrixView<const float> x, const PackedWeights& weight, MatrixView<float> y,
-            Context& context) {
-  if (x.cols() != weight.cols() || y.rows() != x.rows() || y.cols() != weight.rows()) {
-    return Error{ErrorCode::shape, "gemm: x is " + sizes(x.rows(), x.cols()) + " and the weight " +
-                                       sizes(weight.rows(), weight.cols()) + ", so y must be " +
-                                       sizes(x.rows(), weight.rows()) + " and x must have " +
-                                       std::to_string(weight.cols()) + " columns; y is " +
-                                       sizes(y.rows(), y.cols())};
+std::unique_ptr<PackedForm> make_dense_form(const PackedPlan& plan, PackedBytes bytes) {
+  for (const family::Entry* entry : family::table()) {
+    if (!has(entry->isa) || entry->panel_cols != plan.panel_cols) continue;
+    auto form = std::make_unique<DenseForm>(*entry);
+    form->rows = plan.rows;
+    form->cols = plan.cols;
+    form->bytes = std::move(bytes);
+    return form;
   }
-  if (weight.form_ == nullptr || x.rows() == 0) return ok();
-  return weight.form_->multiply(x, y, context);
+  return nullptr;
 }
 
 }  // namespace quell::kernels

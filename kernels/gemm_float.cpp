@@ -110,22 +110,19 @@ class FloatTiles {
 
 }  // namespace
 
-std::unique_ptr<PackedForm> make_float_form(const QuantizedTensor& weight,
-                                            const PanelLayout& layout, AlignedBytes panels) {
-  const FloatTiles tiles(layout, weight.grid());
-  auto form = std::make_unique<PanelForm<FloatTiles>>(tiles, weight, layout);
-  form->family = layout.code_bits == 4 ? "gemm_w4a16" : "gemm_w8a16";
+std::unique_ptr<PackedForm> make_float_form(const PackedPlan& plan, PackedBytes bytes) {
+  const FloatTiles tiles(plan.layout, plan.grid);
+  auto form = std::make_unique<PanelForm<FloatTiles>>(tiles, plan, std::move(bytes));
+  form->family = plan.layout.code_bits == 4 ? "gemm_w4a16" : "gemm_w8a16";
   form->isa = tiles.entry->isa;
-  form->bytes = std::move(panels);
   return form;
 }
 
-std::unique_ptr<PackedForm> make_half_form(const PanelLayout& layout, AlignedBytes panels) {
-  const FloatTiles tiles(layout);
-  auto form = std::make_unique<PanelForm<FloatTiles>>(tiles, layout);
+std::unique_ptr<PackedForm> make_half_form(const PackedPlan& plan, PackedBytes bytes) {
+  const FloatTiles tiles(plan.layout);
+  auto form = std::make_unique<PanelForm<FloatTiles>>(tiles, plan, std::move(bytes));
   form->family = "gemm_w16a16";
   form->isa = tiles.entry->isa;
-  form->bytes = std::move(panels);
   return form;
 }
 

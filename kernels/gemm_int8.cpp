@@ -127,13 +127,11 @@ class Int8Tiles {
 
 }  // namespace
 
-std::unique_ptr<PackedForm> make_int8_form(const QuantizedTensor& weight, const PanelLayout& layout,
-                                           AlignedBytes panels) {
-  const Int8Tiles tiles(layout, weight.grid());
-  auto form = std::make_unique<PanelForm<Int8Tiles>>(tiles, weight, layout);
-  form->family = layout.code_bits == 4 ? "gemm_w4a8" : "gemm_w8a8";
+std::unique_ptr<PackedForm> make_int8_form(const PackedPlan& plan, PackedBytes bytes) {
+  const Int8Tiles tiles(plan.layout, plan.grid);
+  auto form = std::make_unique<PanelForm<Int8Tiles>>(tiles, plan, std::move(bytes));
+  form->family = plan.layout.code_bits == 4 ? "gemm_w4a8" : "gemm_w8a8";
   form->isa = tiles.entry->isa;
-  form->bytes = std::move(panels);
   return form;
 }
 

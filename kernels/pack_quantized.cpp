@@ -1,70 +1,117 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Which kernel a weight gets, quantized or in floats of 16 bits. What panels cannot hold is
-// multiplied as floats, where that is the same product; with int8 activations it would be another
-// one, and is refused.
+// Which kernel a quantized weight gets. What panels cannot hold is multiplied as floats, where that
+// is the same product; with int8 activations it would be another one, and is refused.
 
-#include <cmath>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "kernels/cpu/gemm_int8/contract.hpp"
-#include "kernels/packed_form.hpp"
+#include "kernels/packed_bytes.hpp"
+#include "quell/core/checked.hpp"
 #include "quell/core/tensor.hpp"
 #include "quell/kernels/gemm.hpp"
 
 namespace quell::kernels {
+namespace {
 
-Result<PackedWeights> pack(MatrixView<const float> weight, DType as, Executor& executor) {
-  if (as == DType::f32) return pack(weight, executor);
-  if (as != DType::f16 && as != DType::bf16) {
-    return Error{ErrorCode::unsupported, "pack: weights in " + std::string(to_string(as)) +
-                                             " are not multiplied; use f32, f16 or bf16"};
-  }
-  // 65,520 is the first that rounds to infinity.
-  for (std::size_t r = 0; as == DType::f16 && r < weight.rows(); ++r) {
-    for (std::size_t c = 0; c < weight.cols(); ++c) {
-      const float value = weight(r, c);
-      if (!(std::fabs(value) >= 65520.0f) || std::isinf(value)) continue;
-      return Error{ErrorCode::numeric, "pack: element (" + std::to_string(r) + ", " +
-                                           std::to_string(c) + ") is " + std::to_string(value) +
-                                           ", and f16 ends at 65504; use bf16 or f32"};
+Result<PackedPlan> plan_of(const QuantizedTensor& weight, Activations activations) {
+  if (weight.rows() == 0) return plan_dense(0, 0, dense_panel_cols());
+  const bool keeps = !weight.kept().columns.empty();
+  const bool rounded = activations == Activations::int8;
+  auto plan = plan_quantized(rounded ? PackedKind::int8_panels : PackedKind::float_panels,
+                             weight.grid(), weight.rows(), weight.cols(), keeps);
+  if (plan || rounded || plan.error().code != ErrorCode::unsupported) return plan;
+  return plan_dense(weight.rows(), weight.cols(), dense_panel_cols());
+}
+
+/// Errors: resource.
+Status write(const QuantizedTensor& weight, const PackedPlan& plan, std::byte* to,
+             Executor& executor) {
+  if (plan.kind == PackedKind::dense) {
+    QUELL_TRY(dense, Matrix::uninitialized(weight.rows(), weight.cols()));
+    QUELL_TRY(dequantize(weight, dense.view(), executor));
+    pack_dense(plan, std::as_const(dense).view(), to, executor);
+  } else {
+    pack_panels(weight, plan.layout, to, executor);
+    if (plan.grid.per == Channel::input) {
+      const GroupParameters& parameters = weight.parameters();
+      const auto copy = [&](const auto& values, std::size_t at, std::size_t end) {
+        const std::size_t size = values.size() * sizeof values[0];
+        if (size != 0) std::memcpy(to + at, values.data(), size);
+        std::memset(to + at + size, 0, end - at - size);
+      };
+      copy(parameters.scales, plan.factors_at, plan.zeros_at);
+      copy(parameters.zeros, plan.zeros_at, plan.label_at);
     }
   }
-  const PanelLayout layout = float_panels(weight.rows(), weight.cols(), as == DType::bf16);
-  QUELL_TRY(panels, pack_panels(weight, layout, executor));
-  return PackedWeights(make_half_form(layout, std::move(panels)));
+  write_label(plan, to + plan.label_at);
+  return ok();
+}
+
+}  // namespace
+
+Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::size_t rows,
+                                  std::size_t cols, bool keeps_columns) {
+  const PanelPlan panels = plan_panels(grid, rows, cols);
+  std::string refused = panels.refused != nullptr ? panels.refused : "";
+  if (keeps_columns) refused = "input channels are kept beside the codes";
+  if (kind == PackedKind::int8_panels && refused.empty()) {
+    if (panels.layout.group > gemm_int8::kMostInGroup) {
+      refused = "a sum over a group of " + std::to_string(panels.layout.group) +
+                " input channels may exceed 32 bits (at most " +
+                std::to_string(gemm_int8::kMostInGroup) + ")";
+    } else if (info(grid.format).codebook != nullptr) {
+      refused = "values of a codebook are not whole numbers";
+    }
+  }
+  if (!refused.empty()) {
+    return Error{ErrorCode::unsupported,
+                 "grid " + to_string(grid) + " of a weight " + std::to_string(rows) + " x " +
+                     std::to_string(cols) + " is not multiplied with " +
+                     (kind == PackedKind::int8_panels ? "int8" : "float32") +
+                     " activations: " + refused + "; pack it for float32 activations"};
+  }
+  PackedPlan plan;
+  plan.kind = kind;
+  plan.rows = rows;
+  plan.cols = cols;
+  plan.grid = grid;
+  plan.layout = panels.layout;
+  plan.factors_at = plan.layout.panels() * plan.layout.panel_bytes();
+  plan.zeros_at = plan.label_at = plan.factors_at;
+  if (grid.per == Channel::input) {
+    const std::size_t count = group_layout(grid, rows, cols).rows * cols;
+    const auto lines = [](std::size_t size) {
+      return static_cast<std::size_t>(ceil_divide(size, 64)) * 64;
+    };
+    plan.zeros_at = plan.factors_at + lines(count * sizeof(float));
+    plan.label_at = plan.zeros_at + (grid.symmetric ? 0 : lines(count));
+  }
+  return plan;
+}
+
+Result<std::size_t> packed_bytes(const QuantizedTensor& weight, Activations activations) {
+  QUELL_TRY(plan, plan_of(weight, activations));
+  return plan.bytes();
+}
+
+Result<PackedWeights> pack_into(const QuantizedTensor& weight, Activations activations,
+                                std::span<std::byte> memory, Executor& executor) {
+  QUELL_TRY(plan, plan_of(weight, activations));
+  QUELL_TRY(check_memory(plan, memory));
+  QUELL_TRY(write(weight, plan, memory.data(), executor));
+  return form_of(plan, PackedBytes(memory.first(plan.bytes())));
 }
 
 Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activations,
                            Executor& executor) {
-  const PanelPlan plan = plan_panels(weight);
-  std::string refused = plan.refused != nullptr ? plan.refused : "";
-  if (activations == Activations::int8) {
-    if (refused.empty() && plan.layout.group > gemm_int8::kMostInGroup) {
-      refused = "a sum over a group of " + std::to_string(plan.layout.group) +
-                " input channels may exceed 32 bits (at most " +
-                std::to_string(gemm_int8::kMostInGroup) + ")";
-    }
-    if (refused.empty() && info(weight.grid().format).codebook != nullptr) {
-      refused = "values of a codebook are not whole numbers";
-    }
-    if (!refused.empty()) {
-      return Error{ErrorCode::unsupported,
-                   "grid " + to_string(weight.grid()) + " of a weight " +
-                       std::to_string(weight.rows()) + " x " + std::to_string(weight.cols()) +
-                       " is not multiplied with int8 activations: " + refused +
-                       "; pack it for float32 activations"};
-    }
-  } else if (!refused.empty()) {
-    QUELL_TRY(dense, Matrix::uninitialized(weight.rows(), weight.cols()));
-    QUELL_TRY(dequantize(weight, dense.view(), executor));
-    return pack(std::as_const(dense).view(), executor);
-  }
-  QUELL_TRY(panels, pack_panels(weight, plan.layout, executor));
-  const auto make = activations == Activations::int8 ? make_int8_form : make_float_form;
-  return PackedWeights(make(weight, plan.layout, std::move(panels)));
+  QUELL_TRY(plan, plan_of(weight, activations));
+  QUELL_TRY(bytes, AlignedBytes::allocate(plan.bytes()));
+  QUELL_TRY(write(weight, plan, bytes.data(), executor));
+  return form_of(plan, PackedBytes(std::move(bytes)));
 }
 
 }  // namespace quell::kernels

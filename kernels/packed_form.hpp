@@ -2,10 +2,23 @@
 #pragma once
 
 // What PackedWeights hold: one kind of weight in the arrangement of one kernel. Private.
+//
+// Packed bytes, ours or the caller's, are complete: a form adds to them only what follows from the
+// label at their end.
+//
+//     panels         of gemm_dense: [panels][IC][panel_cols] floats; else as panels.hpp says
+//     factors        groups down the input channels only: their scales, [runs, IC] floats
+//     zeros          asymmetric ones of these only: [runs, IC] bytes
+//     label          64 bytes: what all this is
+//
+// Every part begins at a 64-byte boundary.
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
+#include <utility>
 
 #include "kernels/panels.hpp"
 #include "quell/core/result.hpp"
@@ -13,9 +26,51 @@
 #include "quell/core/view.hpp"
 #include "quell/grid/quantized.hpp"
 #include "quell/kernels/context.hpp"
+#include "quell/kernels/gemm.hpp"
 #include "quell/kernels/isa.hpp"
 
 namespace quell::kernels {
+
+/// Bytes that are owned, or looked at.
+class PackedBytes {
+ public:
+  PackedBytes() noexcept = default;
+  explicit PackedBytes(AlignedBytes owned) noexcept
+      : owned_(std::move(owned)), bytes_(owned_.data(), owned_.size()) {}
+  /// Aligned to 64 bytes; they outlive this.
+  explicit PackedBytes(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
+
+  const std::byte* data() const noexcept { return bytes_.data(); }
+  std::size_t size() const noexcept { return bytes_.size(); }
+
+ private:
+  AlignedBytes owned_;
+  std::span<const std::byte> bytes_;
+};
+
+/// Which driver multiplies.
+enum class PackedKind : std::uint8_t { dense, float_panels, int8_panels, f16_panels, bf16_panels };
+
+/// How a weight lies in packed bytes. Follows from grid and sizes, and of dense ones from the width
+/// of panels, which is an entry's own.
+struct PackedPlan {
+  PackedKind kind = PackedKind::dense;
+  std::size_t rows = 0, cols = 0;  // OC, IC
+  std::size_t panel_cols = 0;      // of dense panels
+  GridSpec grid;                   // of panels of codes
+  PanelLayout layout;
+  std::size_t factors_at = 0, zeros_at = 0, label_at = 0;
+
+  std::size_t bytes() const noexcept { return label_at + 64; }
+};
+
+/// Errors: shape (does not fit in memory).
+Result<PackedPlan> plan_dense(std::size_t rows, std::size_t cols, std::size_t panel_cols);
+/// Of f16_panels or bf16_panels, sizes that fit in memory as floats.
+PackedPlan plan_halves(PackedKind kind, std::size_t rows, std::size_t cols) noexcept;
+/// `kind` is one of the other panels. Errors: unsupported, with the reason.
+Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::size_t rows,
+                                  std::size_t cols, bool keeps_columns);
 
 class PackedForm {
  public:
@@ -31,14 +86,19 @@ class PackedForm {
   std::string_view family;
   Isa isa = Isa::scalar;
   std::size_t rows = 0, cols = 0;  // OC, IC
-  AlignedBytes bytes;
+  PackedBytes bytes;
 };
 
-std::unique_ptr<PackedForm> make_int8_form(const QuantizedTensor& weight, const PanelLayout& layout,
-                                           AlignedBytes panels);
-std::unique_ptr<PackedForm> make_float_form(const QuantizedTensor& weight,
-                                            const PanelLayout& layout, AlignedBytes panels);
-/// Of float_panels.
-std::unique_ptr<PackedForm> make_half_form(const PanelLayout& layout, AlignedBytes panels);
+/// Width of the panels of the dense entry that this machine takes.
+std::size_t dense_panel_cols() noexcept;
+/// The panels of `weight`.
+void pack_dense(const PackedPlan& plan, MatrixView<const float> weight, std::byte* to,
+                Executor& executor);
+
+/// Null where the machine has no entry with such panels.
+std::unique_ptr<PackedForm> make_dense_form(const PackedPlan& plan, PackedBytes bytes);
+std::unique_ptr<PackedForm> make_int8_form(const PackedPlan& plan, PackedBytes bytes);
+std::unique_ptr<PackedForm> make_float_form(const PackedPlan& plan, PackedBytes bytes);
+std::unique_ptr<PackedForm> make_half_form(const PackedPlan& plan, PackedBytes bytes);
 
 }  // namespace quell::kernels

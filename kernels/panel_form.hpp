@@ -66,20 +66,19 @@ struct Run {
 template <typename Tiles>
 class PanelForm final : public PackedForm {
  public:
-  PanelForm(Tiles tiles, const PanelLayout& layout)
+  PanelForm(Tiles tiles, const PackedPlan& plan, PackedBytes packed)
       : tiles_(std::move(tiles)),
-        layout_(layout),
-        whole_(spans_of(layout, static_cast<std::size_t>(-1))),
-        spans_(spans_of(layout, tiles_.span_units(layout))) {
-    rows = layout.rows;
-    cols = layout.cols;
-  }
-  PanelForm(Tiles tiles, const QuantizedTensor& tensor, const PanelLayout& layout)
-      : PanelForm(std::move(tiles), layout) {
-    if (tensor.grid().per != Channel::input) return;
-    run_rows_ = group_layout(tensor.grid(), rows, cols).length;
-    factors_ = tensor.parameters().scales;
-    zeros_ = tensor.parameters().zeros;
+        layout_(plan.layout),
+        whole_(spans_of(layout_, static_cast<std::size_t>(-1))),
+        spans_(spans_of(layout_, tiles_.span_units(layout_))) {
+    rows = layout_.rows;
+    cols = layout_.cols;
+    bytes = std::move(packed);
+    if (plan.grid.per != Channel::input) return;
+    run_rows_ = group_layout(plan.grid, rows, cols).length;
+    factors_ = reinterpret_cast<const float*>(bytes.data() + plan.factors_at);
+    if (plan.grid.symmetric) return;
+    zeros_ = reinterpret_cast<const std::uint8_t*>(bytes.data() + plan.zeros_at);
   }
 
   Status multiply(MatrixView<const float> x, MatrixView<float> y, Context& context) const override {
@@ -136,7 +135,7 @@ class PanelForm final : public PackedForm {
     if (run_rows_ == 0) return {0, layout_.panels(), nullptr, nullptr};
     const std::size_t first = i * run_rows_;
     return {first / kPanelCols, ceil_divide(std::min(run_rows_, rows - first), kPanelCols),
-            factors_.data() + i * cols, zeros_.empty() ? nullptr : zeros_.data() + i * cols};
+            factors_ + i * cols, zeros_ == nullptr ? nullptr : zeros_ + i * cols};
   }
   std::byte* tile_at(const Block& block, std::byte* tokens, std::size_t tile) const {
     return tokens + block.first_row(tile) * tiles_.token_bytes();
@@ -258,9 +257,9 @@ class PanelForm final : public PackedForm {
   Tiles tiles_;
   PanelLayout layout_;
   std::vector<Span> whole_, spans_;
-  std::size_t run_rows_ = 0;         // OC that share scales down the input channels, or 0
-  std::vector<float> factors_;       // [runs, IC]
-  std::vector<std::uint8_t> zeros_;  // [runs, IC], or empty
+  std::size_t run_rows_ = 0;             // OC that share scales down the input channels, or 0
+  const float* factors_ = nullptr;       // [runs, IC], in the packed bytes
+  const std::uint8_t* zeros_ = nullptr;  // [runs, IC], in the packed bytes, or null
 };
 
 }  // namespace quell::kernels

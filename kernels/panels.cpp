@@ -125,16 +125,14 @@ void pack_panel(const QuantizedTensor& tensor, const PanelLayout& layout, std::s
 
 }  // namespace
 
-PanelPlan plan_panels(const QuantizedTensor& tensor) noexcept {
-  const GridSpec& grid = tensor.grid();
-  const GroupLayout groups = group_layout(grid, tensor.rows(), tensor.cols());
+PanelPlan plan_panels(const GridSpec& grid, std::size_t rows, std::size_t cols) noexcept {
+  const GroupLayout groups = group_layout(grid, rows, cols);
   PanelPlan plan;
   PanelLayout& layout = plan.layout;
-  if (!tensor.kept().columns.empty()) plan.refused = "input channels are kept beside the codes";
-  layout.rows = tensor.rows();
-  layout.cols = tensor.cols();
+  layout.rows = rows;
+  layout.cols = cols;
   layout.code_bits = bits(grid.format) <= 4 ? 4 : 8;
-  layout.group = tensor.cols();
+  layout.group = cols;
   if (grid.per == Channel::input) {
     if (groups.rows > 1 && groups.length % kPanelCols != 0) {
       plan.refused = "runs of output channels are not whole panels of 32";
@@ -155,16 +153,13 @@ PanelPlan plan_panels(const QuantizedTensor& tensor) noexcept {
   return plan;
 }
 
-Result<AlignedBytes> pack_panels(const QuantizedTensor& tensor, const PanelLayout& layout,
-                                 Executor& executor) {
-  QUELL_TRY(bytes, AlignedBytes::allocate(std::uint64_t{layout.panels()} * layout.panel_bytes()));
-  std::byte* data = bytes.data();
+void pack_panels(const QuantizedTensor& tensor, const PanelLayout& layout, std::byte* to,
+                 Executor& executor) {
   executor.run(layout.panels(), 1, [&](std::size_t begin, std::size_t end, unsigned) {
     for (std::size_t p = begin; p < end; ++p) {
-      pack_panel(tensor, layout, p, data + p * layout.panel_bytes());
+      pack_panel(tensor, layout, p, to + p * layout.panel_bytes());
     }
   });
-  return bytes;
 }
 
 PanelLayout float_panels(std::size_t rows, std::size_t cols, bool bf16) noexcept {
@@ -176,13 +171,12 @@ PanelLayout float_panels(std::size_t rows, std::size_t cols, bool bf16) noexcept
   return layout;
 }
 
-Result<AlignedBytes> pack_panels(MatrixView<const float> weight, const PanelLayout& layout,
-                                 Executor& executor) {
-  QUELL_TRY(bytes, AlignedBytes::allocate(std::uint64_t{layout.panels()} * layout.panel_bytes()));
+void pack_panels(MatrixView<const float> weight, const PanelLayout& layout, std::byte* to,
+                 Executor& executor) {
   executor.run(layout.panels(), 1, [&](std::size_t begin, std::size_t end, unsigned) {
     std::vector<std::uint16_t> words(layout.cols);
     for (std::size_t p = begin; p < end; ++p) {
-      std::byte* panel = bytes.data() + p * layout.panel_bytes();
+      std::byte* panel = to + p * layout.panel_bytes();
       const std::size_t first = p * kPanelCols, rows = std::min(kPanelCols, layout.rows - first);
       // Channels that do not exist, and those that fill the last unit.
       if (rows < kPanelCols || layout.cols % kUnit != 0) {
@@ -201,7 +195,6 @@ Result<AlignedBytes> pack_panels(MatrixView<const float> weight, const PanelLayo
       }
     }
   });
-  return bytes;
 }
 
 }  // namespace quell::kernels

@@ -32,8 +32,6 @@
 
 #include "quell/core/executor.hpp"
 #include "quell/core/half.hpp"
-#include "quell/core/result.hpp"
-#include "quell/core/tensor.hpp"
 #include "quell/core/view.hpp"
 #include "quell/grid/quantized.hpp"
 
@@ -106,23 +104,21 @@ inline unsigned panel_zero(PanelScales type, const std::byte* tail, std::size_t 
   return std::to_integer<unsigned>(tail[(type == PanelScales::f32 ? 128 : 64) + c]);
 }
 
-/// The layout of a tensor; null and no layout where panels cannot hold it, with the reason:
-/// groups along a row that are not whole units, runs of OC that are not whole panels, input
-/// channels kept beside the codes.
+/// The layout of a tensor of `rows` x `cols`, both above 0, or the reason why panels cannot hold
+/// it: groups along a row that are not whole units, runs of OC that are not whole panels.
 struct PanelPlan {
   PanelLayout layout;
   const char* refused = nullptr;
 };
-PanelPlan plan_panels(const QuantizedTensor& tensor) noexcept;
+PanelPlan plan_panels(const GridSpec& grid, std::size_t rows, std::size_t cols) noexcept;
 
-/// Errors: resource.
-Result<AlignedBytes> pack_panels(const QuantizedTensor& tensor, const PanelLayout& layout,
-                                 Executor& executor);
+/// Writes all panels, layout.panels() * layout.panel_bytes() bytes.
+void pack_panels(const QuantizedTensor& tensor, const PanelLayout& layout, std::byte* to,
+                 Executor& executor);
 
 /// A weight [OC, IC] in floats of 16 bits, rounded to nearest even: one group, no scales.
 PanelLayout float_panels(std::size_t rows, std::size_t cols, bool bf16) noexcept;
-/// Errors: resource.
-Result<AlignedBytes> pack_panels(MatrixView<const float> weight, const PanelLayout& layout,
-                                 Executor& executor);
+void pack_panels(MatrixView<const float> weight, const PanelLayout& layout, std::byte* to,
+                 Executor& executor);
 
 }  // namespace quell::kernels

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "quell/core/dtype.hpp"
@@ -52,7 +53,8 @@ Status add_product(const DenseOperand& a, const DenseOperand& b, Triangle triang
 
 class PackedForm;
 
-/// Weights rearranged for the best kernel of this machine. Never written to disk.
+/// Weights rearranged for the best kernel of this machine. No checkpoint: what is kept of a model
+/// is a QuantizedTensor, and packed bytes are a copy of it for machines like this one.
 class PackedWeights {
  public:
   PackedWeights() noexcept;  // 0 x 0
@@ -61,9 +63,11 @@ class PackedWeights {
   PackedWeights& operator=(PackedWeights&&) noexcept;
   ~PackedWeights();
 
-  std::size_t rows() const noexcept;   // OC
-  std::size_t cols() const noexcept;   // IC
-  std::size_t bytes() const noexcept;  // of packed memory
+  std::size_t rows() const noexcept;  // OC
+  std::size_t cols() const noexcept;  // IC
+  std::size_t bytes() const noexcept { return memory().size(); }
+  /// All that was packed, at a 64-byte boundary: what view_packed takes back.
+  std::span<const std::byte> memory() const noexcept;
   /// What multiplies them, such as gemm_w4a8/avx512vnni.
   std::string kernel() const;
 
@@ -94,6 +98,27 @@ enum class Activations {
 /// run of output channels before it is rounded, so it is rounded once for every run.
 Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activations,
                            Executor& executor);
+
+/// For hosts that own all memory: how many bytes pack takes, and pack into memory of the caller at
+/// a 64-byte boundary, of which as many are written. The memory outlives the result, which
+/// multiplies with the same bits as what pack returns. A quantized weight that is multiplied as
+/// floats is written out in memory of ours meanwhile. Further errors: shape (too little memory,
+/// with both numbers), usage (alignment).
+Result<std::size_t> packed_bytes(MatrixView<const float> weight, DType as = DType::f32);
+Result<std::size_t> packed_bytes(const QuantizedTensor& weight, Activations activations);
+Result<PackedWeights> pack_into(MatrixView<const float> weight, DType as,
+                                std::span<std::byte> memory, Executor& executor);
+Result<PackedWeights> pack_into(const QuantizedTensor& weight, Activations activations,
+                                std::span<std::byte> memory, Executor& executor);
+
+/// Weights that were packed before, in memory at a 64-byte boundary which outlives the result: a
+/// file mapped, say. `bytes` are those of memory(). Nothing is copied or read but a label, so the
+/// cost does not depend on the size. Bytes may be hostile: version, kind, grid and sizes are
+/// checked, and what the label cannot tell (changed codes, changed scales) changes numbers and
+/// nothing else, so a host that fears damage keeps a hash. Quantized panels serve every instruction
+/// set, floats those of one width. Errors: parse, usage (alignment), unsupported (floats packed for
+/// another instruction set).
+Result<PackedWeights> view_packed(std::span<const std::byte> bytes);
 
 /// y [T, OC] = x [T, IC] * W^T. Errors: shape, resource (scratch).
 Status gemm(MatrixView<const float> x, const PackedWeights& weight, MatrixView<float> y,
