@@ -3,13 +3,14 @@
 #   quell::headers  core, stats, grid, attention: headers, nothing to link
 #   quell::runtime  + kernels and the readers of files: nothing of third parties to link
 #   quell::quell    everything that is a library
+#   quell::c        the C interface of the runtime: a shared library that needs no C++ to be linked
 include(CMakePackageConfigHelpers)
 
 get_property(quell_modules GLOBAL PROPERTY QUELL_MODULE_TARGETS)
 # The command line is a program; nobody links it.
 list(REMOVE_ITEM quell_modules quell_cli)
 set(quell_runtime_modules)
-foreach(module quell_kernels quell_io)
+foreach(module quell_kernels quell_io quell_capi)
   if(TARGET ${module})
     list(APPEND quell_runtime_modules ${module})
   endif()
@@ -34,8 +35,8 @@ endif()
 
 set(quell_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/quell)
 # Two export sets: the runtime is found without the libraries that only the rest needs.
-install(TARGETS quell_headers quell_runtime ${quell_runtime_modules} EXPORT quellRuntime
-        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS quell_headers quell_runtime quell_c ${quell_runtime_modules} EXPORT quellRuntime
+        ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT quellRuntime NAMESPACE quell:: FILE quellRuntime.cmake DESTINATION ${quell_package_dir})
 install(TARGETS quell_all ${quell_other_modules} EXPORT quellRest
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
@@ -51,7 +52,8 @@ write_basic_package_version_file(quellConfigVersion.cmake COMPATIBILITY SameMino
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/quellConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/quellConfigVersion.cmake
         DESTINATION ${quell_package_dir})
 
-install(DIRECTORY include/quell DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.hpp")
+install(DIRECTORY include/quell DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.hpp"
+        PATTERN "*.h")
 if(TARGET quell)
   install(TARGETS quell RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
@@ -84,5 +86,6 @@ if(quell_with_openmp)
   set(openmp_flags ${OpenMP_CXX_FLAGS})
 endif()
 quell_pkgconfig(quell-runtime "Outlier-aware quantization: kernels and readers" "" "" ${quell_runtime_modules})
+quell_pkgconfig(quell-c "Outlier-aware quantization: the C interface" "" "" quell)
 quell_pkgconfig(quell "Outlier-aware quantization of language models" "fmt libpcre2-8 libutf8proc"
                 "${openmp_flags} -pthread" ${quell_modules})

@@ -55,6 +55,12 @@ function(quell_module name)
   set_property(GLOBAL APPEND PROPERTY QUELL_MODULE_TARGETS quell_${name})
 endfunction()
 
+# quell_c_program(target): its C sources are strict C99.
+function(quell_c_program target)
+  set_target_properties(${target} PROPERTIES C_STANDARD 99 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -pedantic $<$<BOOL:${QUELL_WERROR}>:-Werror>)
+endfunction()
+
 # quell_test(name SOURCES ... MODULES ... [SLOW] [HEAVY] [TIMEOUT seconds] [LIBRARIES ...]): one GoogleTest
 # program, which is one CTest test: thousands of cases cost one process, not thousands. The cases are
 # counted by tests/run.sh from the file that the program writes to test-results/. SLOW: run only by

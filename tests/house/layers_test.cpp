@@ -39,6 +39,7 @@ const Arrows& arrows() {
 std::optional<std::string> module_of(const std::string& path) {
   if (path.starts_with("kernels/cuda/")) return "cuda";
   if (path.starts_with("kernels/")) return "kernels";
+  if (path == "include/quell/quell.h") return "capi";
   for (const std::string_view head : {"include/quell/", "src/"}) {
     if (!path.starts_with(head)) continue;
     const std::string rest = path.substr(head.size());

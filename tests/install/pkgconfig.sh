@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# pkgconfig.sh COMPILER PREFIX-OF-PKGCONFIG SOURCE-FOLDER SCRATCH: two projects without CMake.
+# pkgconfig.sh COMPILER C-COMPILER PREFIX-OF-PKGCONFIG SOURCE-FOLDER SCRATCH: projects without CMake.
 set -euo pipefail
-compiler=$1 pkgconfig=$2 sources=$3 scratch=$4
+compiler=$1 c_compiler=$2 pkgconfig=$3 sources=$4 scratch=$5
 export PKG_CONFIG_PATH=$pkgconfig
 mkdir -p "$scratch"
 version=$(pkg-config --modversion quell)
@@ -14,3 +14,7 @@ version=$(pkg-config --modversion quell)
 "$compiler" -std=c++20 "-DEXPECTED_VERSION=\"$version\"" "$sources/package_consumer.cpp" \
   $(pkg-config --cflags --libs quell) -o "$scratch/package"
 "$scratch/package"
+
+"$c_compiler" -std=c99 -Wall -Wextra -pedantic -Werror "$sources/c_consumer.c" \
+  $(pkg-config --cflags --libs quell-c) -o "$scratch/c"
+LD_LIBRARY_PATH=$(pkg-config --variable=libdir quell-c) "$scratch/c"

@@ -10,9 +10,10 @@ mv "$stage.before" "$stage"
 
 fail() { echo "$1" >&2; exit 1; }
 [ -f "$stage/include/quell/version.hpp" ] || fail "no headers were installed"
+[ -f "$stage/include/quell/quell.h" ] || fail "the header of the C interface was not installed"
 # Neither the sources nor the build may be named by what was installed.
 source=$(dirname "$(dirname "$(dirname "$(realpath "$0")")")")
-if grep -rlF -e "$source" --include='*.cmake' --include='*.pc' --include='*.hpp' "$stage"; then
+if grep -rlF -e "$source" --include='*.cmake' --include='*.pc' --include='*.hpp' --include='*.h' "$stage"; then
   fail "these installed files name the source tree"
 fi
 if [ "$program" = yes ]; then

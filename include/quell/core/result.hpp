@@ -154,7 +154,7 @@ inline Status ok() { return Done{}; }
   if (!name##_or_error.has_value()) return std::move(name##_or_error).error(); \
   auto name = *std::move(name##_or_error)
 #define QUELL_DETAIL_TRY_STATUS(expression)                                       \
-  if (auto quell_status = (expression); !quell_status.has_value()) {             \
-    return std::move(quell_status).error();                                      \
+  if (auto quell_attempt = (expression); !quell_attempt.has_value()) {           \
+    return std::move(quell_attempt).error();                                     \
   }                                                                              \
   static_assert(true, "takes the semicolon")
