@@ -83,7 +83,8 @@ typedef struct quell_context quell_context;
 // handle made with the context. Errors: usage, resource; there is no message.
 quell_status quell_context_create(const quell_context_options* options, quell_context** context);
 void quell_context_free(quell_context* context);
-// What went wrong in the last call that had this context; "" if nothing did. Valid until the next.
+// What went wrong in the last call that had this context, in at most 1,023 characters; "" if
+// nothing did. Valid until the next call.
 const char* quell_message(const quell_context* context);
 
 // ---------------------------------------------------------------- weights

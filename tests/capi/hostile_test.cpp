@@ -288,6 +288,31 @@ TEST(HostileMemory, EveryAllocationMayFail) {
   EXPECT_EQ(failures, 5u) << "context, weight, packed bytes, packed handle, scratch";
 }
 
+TEST(HostileMemory, AtAnOddPlaceIsGivenBack) {
+  counting_memory memory = {};
+  quell_allocator allocator = counting_allocator(&memory);
+  static void* (*const take)(void*, std::size_t, std::size_t) = allocator.allocate;
+  static void (*const give_back)(void*, void*, std::size_t) = allocator.release;
+  allocator.allocate = [](void* state, std::size_t bytes, std::size_t alignment) -> void* {
+    return static_cast<char*>(take(state, bytes + 4, alignment)) + 4;
+  };
+  allocator.release = [](void* state, void* place, std::size_t bytes) {
+    give_back(state, static_cast<char*>(place) - 4, bytes + 4);
+  };
+  auto options = sized<quell_context_options>();
+  options.allocator = &allocator;
+  quell_context* context = nullptr;
+  EXPECT_EQ(quell_context_create(&options, &context), QUELL_RESOURCE);
+  EXPECT_EQ(context, nullptr);
+  EXPECT_EQ(memory.taken, 1u);
+  EXPECT_EQ(memory.bytes_held, 0u);
+}
+
+TEST_F(HostileC, NoExceptionOfTheHostLeaves) {
+  const auto thrower = [](void*, const quell_kernel*) -> int { throw 7; };
+  expect(quell_explain(context_, thrower, nullptr), QUELL_RESOURCE, "exception");
+}
+
 TEST(HostileThreads, ThatDoNotKeepTheirPartAreToldSo) {
   test::Codes codes(small_weight());
   const std::vector<float> x(64, 1.0f);
