@@ -43,7 +43,7 @@ Result<PackedWeights> pack_to(const quell_weight& weight, quell_activations acti
                               std::span<std::byte> memory, HostExecutor& executor) {
   auto packed = weight.is_quantized()
                     ? kernels::pack_into(weight.codes, of(activations), memory, executor)
-                    : kernels::pack_into(weight.floats.view(), memory, executor);
+                    : kernels::pack_into(weight.floats.view(), DType::f32, memory, executor);
   QUELL_TRY(executor.check());
   return packed;
 }

@@ -207,7 +207,6 @@ TEST(Beginning, TakesWholeSequencesAndCutsOnlyTheFirst) {
     std::iota(corpus.ids.begin(), corpus.ids.end(), 0);
     return corpus;
   };
-  using Lengths = std::vector<std::uint32_t>;
   const Corpus corpus = counted({5, 3, 4});
   EXPECT_EQ(beginning(corpus, 100).lengths, (Lengths{5, 3, 4}));
   EXPECT_EQ(beginning(corpus, 12).lengths, (Lengths{5, 3, 4}));
