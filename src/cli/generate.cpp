@@ -51,12 +51,12 @@ class Generate final : public Command {
     if (limits.max_memory != 0) options.memory_bytes = limits.max_memory / 2;
 
     using Clock = std::chrono::steady_clock;
-    const auto begin = Clock::now();
-    auto first = begin;
+    auto loaded = Clock::now(), first = loaded;
     std::vector<std::int32_t> shown = prompt;
     std::string text = tokenizer.decode(shown);
     if (!limits.json) print(text);
     std::size_t made = 0;
+    options.on_loaded = [&] { loaded = Clock::now(); };
     options.on_token = [&](std::int32_t id) {
       if (made++ == 0) first = Clock::now();
       // A token may end inside a character, so text is decoded as a whole and its news printed.
@@ -72,7 +72,7 @@ class Generate final : public Command {
     const auto end = Clock::now();
     if (const std::string note = engine.note(); !note.empty())
       fmt::print(stderr, "note: {}\n", note);
-    const double prefill = std::chrono::duration<double>(first - begin).count();
+    const double prefill = std::chrono::duration<double>(first - loaded).count();
     const double decode = std::chrono::duration<double>(end - first).count();
     const double prefill_rate = prefill > 0 ? static_cast<double>(prompt.size()) / prefill : 0;
     const double decode_rate =

@@ -89,8 +89,13 @@ DType Engine::State::packed_type(const std::string& tensor) const {
   return options.arithmetic != Arithmetic::dequantized && half ? info->dtype : DType::f32;
 }
 
-Result<kernels::PackedWeights> Engine::State::packed_head(std::size_t first,
-                                                          std::size_t count) const {
+std::size_t Engine::State::head_slice() const {
+  const std::uint64_t row_bytes = std::uint64_t{config.embedding_width} * sizeof(float);
+  return static_cast<std::size_t>(std::max<std::uint64_t>(1, kHeadSliceBytes / row_bytes));
+}
+
+Result<kernels::PackedWeights> Engine::State::packed_head(std::size_t first) const {
+  const std::size_t count = std::min<std::size_t>(head_slice(), config.vocabulary - first);
   QUELL_TRY(matrix, rows(model.frame().head, first, count));
   if (!options.head) {
     return kernels::pack(matrix.view(), packed_type(model.frame().head), executor);
@@ -124,8 +129,15 @@ kernels::Context& Engine::context() noexcept {
 const EngineOptions& Engine::options() const noexcept {
   return state_->options;
 }
-void Engine::keep_head() noexcept {
-  state_->keep_head = true;
+Status Engine::keep_head() {
+  State& s = *state_;
+  QUELL_TRY(model::expect_head(s.model));
+  for (std::size_t first = s.head.size() * s.head_slice(); first < s.config.vocabulary;
+       first += s.head_slice()) {
+    QUELL_TRY(packed, s.packed_head(first));
+    s.head.push_back(std::move(packed));
+  }
+  return ok();
 }
 
 Status Engine::set_attention(std::vector<attention::AttentionRule> rules) {
@@ -363,23 +375,16 @@ Status Engine::logits(MatrixView<const float> x, MatrixView<float> out) {
   }
 
   const std::uint64_t row_bytes = std::uint64_t{config.embedding_width} * sizeof(float);
-  const std::size_t slice =
-      static_cast<std::size_t>(std::max<std::uint64_t>(1, kHeadSliceBytes / row_bytes));
-  const bool keep = s.keep_head || config.vocabulary * row_bytes <= kKeptHeadBytes;
-  for (std::size_t first = 0; first < config.vocabulary; first += slice) {
-    const std::size_t count = std::min<std::size_t>(slice, config.vocabulary - first);
-    const std::size_t index = first / slice;
+  if (config.vocabulary * row_bytes <= kKeptHeadBytes) QUELL_TRY(keep_head());
+  for (std::size_t first = 0; first < config.vocabulary; first += s.head_slice()) {
+    const std::size_t index = first / s.head_slice();
     kernels::PackedWeights fresh;
     if (index >= s.head.size()) {
-      QUELL_TRY(packed, s.packed_head(first, count));
-      if (keep) {
-        s.head.push_back(std::move(packed));
-      } else {
-        fresh = std::move(packed);
-      }
+      QUELL_TRY(packed, s.packed_head(first));
+      fresh = std::move(packed);
     }
     const kernels::PackedWeights& weights = index < s.head.size() ? s.head[index] : fresh;
-    QUELL_TRY(kernels::gemm(input, weights, out.cols_from(first, count), s.context));
+    QUELL_TRY(kernels::gemm(input, weights, out.cols_from(first, weights.rows()), s.context));
   }
 
   if (config.logit_softcap > 0) {

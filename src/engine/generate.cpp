@@ -12,11 +12,20 @@
 namespace quell::engine {
 namespace {
 
-/// The blocks in order: kept from the first pass on, or read again every time.
+/// The blocks in order: kept, or read again every time.
 class Blocks {
  public:
   Blocks(Engine& engine, WeightSource* source, bool keep)
       : engine_(engine), source_(source), keep_(keep) {}
+
+  /// What is kept.
+  Status load() {
+    for (std::uint32_t layer = 0; keep_ && layer < engine_.model().config().layers; ++layer) {
+      QUELL_TRY(weights, engine_.load_block(layer, source_));
+      kept_.push_back(std::move(weights));
+    }
+    return keep_ ? engine_.keep_head() : ok();
+  }
 
   Status run(Cache& cache, MatrixView<float> x) {
     const std::uint32_t layers = engine_.model().config().layers;
@@ -27,7 +36,6 @@ class Blocks {
       }
       QUELL_TRY(weights, engine_.load_block(layer, source_));
       QUELL_TRY(engine_.run_block(weights, cache, x));
-      if (keep_) kept_.push_back(std::move(weights));
     }
     engine_.advance(cache, static_cast<std::uint32_t>(x.rows()));
     return ok();
@@ -76,8 +84,9 @@ Result<std::vector<std::int32_t>> generate(Engine& engine, std::span<const std::
       static_cast<std::uint32_t>(std::max<std::uint64_t>(prompt.size(), std::min(limit, wanted)));
 
   const bool keep = engine.packed_bytes() <= options.memory_bytes;
-  if (keep) engine.keep_head();
   Blocks blocks(engine, options.source, keep);
+  QUELL_TRY(blocks.load());
+  if (options.on_loaded) options.on_loaded();
   std::vector<std::int32_t> out;
   QUELL_TRY(x, Matrix::uninitialized(prompt.size(), config.hidden));
   const auto prompt_length = static_cast<std::uint32_t>(prompt.size());

@@ -45,7 +45,6 @@ struct Engine::State {
   Matrix embedding;                                // small embeddings, read at the first use
   kernels::PackedWeights project_in, project_out;  // where the model has them
   std::vector<kernels::PackedWeights> head;        // slices, if kept
-  bool keep_head = false;
   mutable std::string not_int8;  // what kept a weight from int8 activations, if something did
 
   Scratch normed, qkv, attended, mlp, branch, narrow, cached, gate_factors;
@@ -62,7 +61,9 @@ struct Engine::State {
   /// Rows of the head.
   /// How a weight that is not quantized is packed: as it is stored, but float32 for the reference.
   DType packed_type(const std::string& tensor) const;
-  Result<kernels::PackedWeights> packed_head(std::size_t first, std::size_t count) const;
+  /// Rows of the head that are packed together, and those from `first` on, a multiple of it.
+  std::size_t head_slice() const;
+  Result<kernels::PackedWeights> packed_head(std::size_t first) const;
   Result<NormWeights> norm(const model::NormTensors& names, std::size_t width) const;
 
   /// y = norm(x), [T, H]; y may be x.

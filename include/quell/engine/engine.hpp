@@ -123,8 +123,9 @@ class Engine {
   /// first call and kept; a larger one is packed slice by slice at every call, so call with many
   /// rows. Error: unsupported (an encoder, which has no head).
   Status logits(MatrixView<const float> x, MatrixView<float> out);
-  /// Keeps the packed head whatever its size (generation asks for one row at a time).
-  void keep_head() noexcept;
+  /// Packs the head and keeps it whatever its size (generation asks for one row at a time). Error:
+  /// unsupported, as logits.
+  Status keep_head();
 
   /// What a user should know of the weights packed so far: that some are multiplied with float32
   /// activations although int8 was asked for, and why the last of them is. Empty: nothing.

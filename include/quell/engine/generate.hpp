@@ -23,6 +23,8 @@ struct GenerateOptions {
   /// token.
   std::uint64_t memory_bytes = std::uint64_t{4} << 30;
   WeightSource* source = nullptr;  // weights to use in place of the model's own
+  /// Called once before the prompt is computed, when what fits into memory_bytes is packed.
+  std::function<void()> on_loaded;
   /// Called with every new token as soon as it is known; false ends the text.
   std::function<bool(std::int32_t)> on_token;
 };
