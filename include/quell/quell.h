@@ -143,7 +143,9 @@ void quell_weight_free(quell_weight* weight);
 
 typedef enum quell_activations {
   QUELL_F32 = 0,  // as they are: the product of the values that the codes mean
-  QUELL_INT8 = 1  // each row of x rounded to int8 with a scale of its own: several times faster
+  QUELL_INT8 = 1,  // each row of x rounded to int8 with a scale of its own: several times faster
+  // Makes every int a value of the type, so that a wrong one is refused and not undefined.
+  QUELL_ACTIVATIONS_ANY_INT = 0x7fffffff
 } quell_activations;
 
 typedef struct quell_packed quell_packed;
