@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Detection asks two questions: does the processor have the instructions (CPUID), and does the
-// operating system save their registers (XCR0). The answer is computed once; the cap is an atomic
-// beside it, first set from QUELL_ISA, so that one machine can test all lower choices.
+// Detection asks does the processor have the instructions (CPUID), does the operating system save
+// their registers (XCR0), and may this process use them (tiles on Linux). The answer is computed
+// once; the cap is an atomic beside it, first set from QUELL_ISA, so that one machine can test all
+// lower choices.
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 
 #include "kernels/target.hpp"
@@ -14,6 +16,10 @@
 #if QUELL_X86
 #include <cpuid.h>
 #endif
+#if QUELL_X86 && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace quell::kernels {
 namespace {
@@ -22,11 +28,9 @@ struct Name {
   Isa isa;
   std::string_view text;
 };
-constexpr Name kNames[] = {{Isa::scalar, "scalar"},
-                           {Isa::avx2, "avx2"},
-                           {Isa::avx512, "avx512"},
-                           {Isa::avx512vnni, "avx512vnni"},
-                           {Isa::neon, "neon"}};
+constexpr Name kNames[] = {{Isa::scalar, "scalar"}, {Isa::avx2, "avx2"},
+                           {Isa::avx512, "avx512"}, {Isa::avx512vnni, "avx512vnni"},
+                           {Isa::amx, "amx"},       {Isa::neon, "neon"}};
 
 struct Registers {
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -68,6 +72,24 @@ Machine detect() {
 }
 #endif
 
+/// Linux gives the 8 KB of tiles to processes that ask. A process without tiles is not slowed when
+/// its threads are switched, so the question waits until an entry for tiles is a choice. It is
+/// refused where a thread's signal stack is too small to hold them.
+bool tiles_permitted() noexcept {
+#if QUELL_X86 && defined(__linux__)
+  constexpr long kGetPermission = 0x1022, kAskPermission = 0x1023, kTiles = 18;
+  static const bool permitted = [] {
+    std::uint64_t features = 0;
+    syscall(SYS_arch_prctl, kAskPermission, kTiles);
+    // The answer is checked: kernels before 5.16 know no such question.
+    return syscall(SYS_arch_prctl, kGetPermission, &features) == 0 && (features >> kTiles & 1) != 0;
+  }();
+  return permitted;
+#else
+  return false;
+#endif
+}
+
 const Machine& machine() {
   static const Machine found = detect();
   return found;
@@ -84,6 +106,7 @@ bool machine_has(Isa isa) noexcept {
                     bit(m.leaf7.b, 5);
   const bool avx512 = avx2 && m.saves_zmm && bit(m.leaf7.b, 16) && bit(m.leaf7.b, 17) &&
                       bit(m.leaf7.b, 30) && bit(m.leaf7.b, 31);
+  const bool vnni = avx512 && bit(m.leaf7.c, 11);
   switch (isa) {
     case Isa::scalar:
       return true;
@@ -92,7 +115,10 @@ bool machine_has(Isa isa) noexcept {
     case Isa::avx512:
       return avx512;
     case Isa::avx512vnni:
-      return avx512 && bit(m.leaf7.c, 11);
+      return vnni;
+    case Isa::amx:  // tiles, and their products of int8 and of bfloat16
+      return vnni && m.saves_tiles && bit(m.leaf7.d, 24) && bit(m.leaf7.d, 25) &&
+             bit(m.leaf7.d, 22) && tiles_permitted();
     case Isa::neon:
 #if defined(__aarch64__)
       return true;
@@ -134,8 +160,8 @@ std::optional<Isa> parse_isa(std::string_view name) noexcept {
 }
 
 bool has(Isa isa) noexcept {
-  return machine_has(isa) &&
-         static_cast<int>(isa) <= static_cast<int>(cap().load(std::memory_order_relaxed));
+  return static_cast<int>(isa) <= static_cast<int>(cap().load(std::memory_order_relaxed)) &&
+         machine_has(isa);
 }
 
 void set_isa_cap(Isa value) noexcept {

@@ -17,7 +17,8 @@ namespace quell::kernels {
 namespace {
 
 TEST(Isa, NamesParseBack) {
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::neon}) {
+  for (const Isa isa :
+       {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::amx, Isa::neon}) {
     EXPECT_EQ(parse_isa(to_string(isa)), isa);
   }
   EXPECT_EQ(parse_isa("AVX2"), std::nullopt);
@@ -35,6 +36,10 @@ TEST(Isa, CapOnlyLowers) {
   set_isa_cap(Isa::avx2);
   EXPECT_EQ(has(Isa::avx2), medium);
   EXPECT_FALSE(has(Isa::avx512));
+  set_isa_cap(Isa::avx512vnni);
+  EXPECT_FALSE(has(Isa::amx));
+  set_isa_cap(Isa::amx);
+  EXPECT_TRUE(has(Isa::avx512vnni) || !has(Isa::amx));
   set_isa_cap(Isa::neon);
   EXPECT_EQ(has(Isa::avx512), wide);
   clear_isa_cap();
@@ -59,7 +64,7 @@ TEST(Isa, EnvironmentSetsTheCapAndAnUnknownWordDoesNot) {
 }
 
 TEST(Explain, ChoosesTheBestPresentEntryOfEveryFamilyAndSaysWhyNotTheOthers) {
-  for (const Isa cap : {Isa::scalar, Isa::avx2, Isa::neon}) {
+  for (const Isa cap : {Isa::scalar, Isa::avx2, Isa::avx512vnni, Isa::neon}) {
     set_isa_cap(cap);
     for (const FamilyReport& family : explain()) {
       ASSERT_FALSE(family.entries.empty());
@@ -83,7 +88,7 @@ TEST(Explain, ReadmeListsWhatTheTablesHold) {
   std::map<std::string, std::set<std::string>> listed;
   std::ifstream readme(std::string(QUELL_SOURCE_DIR) + "/kernels/README.md");
   ASSERT_TRUE(readme.is_open());
-  const char* columns[] = {"scalar", "avx2", "avx512", "avx512vnni", "neon"};
+  const char* columns[] = {"scalar", "avx2", "avx512", "avx512vnni", "amx", "neon"};
   for (std::string line; std::getline(readme, line);) {
     if (line.rfind("| `", 0) != 0) continue;
     std::istringstream cells(line);

@@ -17,6 +17,7 @@
 
 #include "kernels/cpu/gemm_int8/contract.hpp"
 #include "kernels/cpu/quantize_rows/contract.hpp"
+#include "kernels/target.hpp"
 #include "laws/product_law.hpp"
 #include "quell/core/executor.hpp"
 #include "quell/core/half.hpp"
@@ -24,6 +25,11 @@
 #include "support/guarded.hpp"
 #include "support/quantized.hpp"
 #include "support/same_bits.hpp"
+
+#if QUELL_X86
+#include "kernels/cpu/gemm_int8/amx_product.hpp"
+#include "laws/plain_tiles.hpp"
+#endif
 
 namespace quell::kernels {
 namespace {
@@ -108,15 +114,29 @@ std::vector<const gemm_int8::Entry*> int8_entries() {
   for (const unsigned bits : {4u, 8u}) {
     for (const gemm_int8::Entry* entry : gemm_int8::table(bits)) entries.push_back(entry);
   }
+#if QUELL_X86
+  // The entry for tiles with tiles in plain C++, which leaves AVX-512 to be had.
+  static const std::vector<gemm_int8::Entry> kPlain = [] {
+    std::vector<gemm_int8::Entry> plain = {amx::entry_of<test::PlainTiles, 4>(),
+                                           amx::entry_of<test::PlainTiles, 8>()};
+    for (gemm_int8::Entry& entry : plain) entry.isa = Isa::avx512vnni;
+    return plain;
+  }();
+  for (const gemm_int8::Entry& entry : kPlain) entries.push_back(&entry);
+#endif
   return entries;
+}
+
+std::string name_of(const gemm_int8::Entry& entry) {
+  const auto table = gemm_int8::table(entry.code_bits);
+  const bool listed = std::find(table.begin(), table.end(), &entry) != table.end();
+  return "w" + std::to_string(entry.code_bits) + "a8_" +
+         (listed ? std::string(to_string(entry.isa)) : "plain_tiles");
 }
 
 class GemmInt8 : public testing::TestWithParam<const gemm_int8::Entry*> {};
 INSTANTIATE_TEST_SUITE_P(gemm_int8, GemmInt8, testing::ValuesIn(int8_entries()),
-                         [](const auto& entry) {
-                           return "w" + std::to_string(entry.param->code_bits) + "a8_" +
-                                  std::string(to_string(entry.param->isa));
-                         });
+                         [](const auto& entry) { return name_of(*entry.param); });
 
 enum class Extremes { random, most, alternating };
 
@@ -128,16 +148,19 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
   ASSERT_LE(entry.tile_rows, entry.lone_rows);
   const std::size_t unit_bytes = 16 * entry.code_bits;
   unsigned seed = 0;
-  for (unsigned tile = 1; tile <= entry.lone_rows + entry.tile_rows; ++tile) {
+  const unsigned more = entry.tile_panels > 1 ? entry.tile_rows : 0;
+  for (unsigned tile = 1; tile <= entry.lone_rows + more; ++tile) {
     // First tiles of one panel, then those of as many as the entry takes.
     const unsigned rows = tile <= entry.lone_rows ? tile : tile - entry.lone_rows;
     const unsigned panels = tile <= entry.lone_rows ? 1 : entry.tile_panels;
+    if (rows > 17 && rows % 5 != 2) continue;
     for (const std::size_t units : {1, 2, 7, 8, 9, 17, 32}) {
       for (const PanelScales scales :
            {PanelScales::none, PanelScales::f16, PanelScales::bf16, PanelScales::f32}) {
         for (const bool zeros : {false, true}) {
           if (zeros && scales == PanelScales::none) continue;
-          for (const std::size_t groups : {1, 2, 3}) {
+          for (const std::size_t groups : {1, 2, 3, 17}) {
+            if (groups > 3 && units > 2) continue;
             ++seed;
             // A lone group may come in two parts.
             const std::size_t cut = groups > 1 ? 0 : seed % units;
@@ -185,9 +208,10 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
             const std::size_t elements = (panels - 1) * y_panel + rows * 32;
             std::vector<float> before(elements);
             for (float& value : before) value = numbers.bell();
-            const auto run = [&](const gemm_int8::Entry& with) {
+            const auto run = [&](const gemm_int8::Entry& with, bool opened = false) {
               // Sums of a group are carried where y follows.
               Guarded<float> y(elements, Edge::front);
+              Guarded<std::byte> work(with.work_bytes);
               std::copy(before.begin(), before.end(), y.begin());
               gemm_int8::TileProduct product;
               product.a = a.data();
@@ -211,7 +235,9 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
                   product.units = to - from;
                   product.begins = from == 0;
                   product.ends = to == units;
+                  product.opened = opened ? with.open(product, work.data()) : nullptr;
                   with.multiply(product);
+                  if (opened) with.close();
                 };
                 if (cut != 0) part(0, cut);
                 part(cut, units);
@@ -221,10 +247,14 @@ TEST_P(GemmInt8, GivesTheBitsOfTheSpecification) {
             // Panels start at lines of the cache, which the back of a page keeps only if the size
             // is a multiple of one.
             ASSERT_EQ(reinterpret_cast<std::uintptr_t>(codes.data()) % 64, 0U);
-            ASSERT_TRUE(same_bits(run(entry), run(reference)))
-                << "rows " << rows << " units " << units << " groups " << groups << " scales "
-                << static_cast<int>(scales) << " zeros " << zeros << " cut " << cut << " panels "
-                << panels;
+            const std::vector<float> expected = run(reference);
+            for (const bool opened : {false, true}) {
+              if (opened && entry.open == nullptr) continue;
+              ASSERT_TRUE(same_bits(run(entry, opened), expected))
+                  << "rows " << rows << " units " << units << " groups " << groups << " scales "
+                  << static_cast<int>(scales) << " zeros " << zeros << " cut " << cut << " panels "
+                  << panels << " opened " << opened;
+            }
           }
         }
       }

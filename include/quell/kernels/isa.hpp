@@ -8,13 +8,15 @@
 
 namespace quell::kernels {
 
-/// In ascending order of preference within an architecture. An entry of a family names one of these.
-enum class Isa { scalar, avx2, avx512, avx512vnni, neon };
+/// In ascending order of preference within an architecture. An entry of a family names one of
+/// these.
+enum class Isa { scalar, avx2, avx512, avx512vnni, amx, neon };
 
 std::string_view to_string(Isa isa) noexcept;
 std::optional<Isa> parse_isa(std::string_view name) noexcept;
 
-/// True if the processor has it and the operating system saves its registers, and the cap allows it.
+/// True if the processor has it and the operating system saves its registers, and the cap allows
+/// it. The first question about amx asks Linux for the process's permission to use tiles.
 bool has(Isa isa) noexcept;
 
 /// Lowers the choice for weights packed and calls made from now on (scalar: everything off). The

@@ -30,8 +30,9 @@ namespace family = gemm_int8;
 constexpr std::size_t kAhead = 2048;
 // Rows up to which it is memory that decides. Beyond them a request is one load more among 13.
 constexpr unsigned kDecoding = 8;
+constexpr unsigned kTileRows = 12;
 
-constexpr std::int32_t kNone[family::kMaxRows] = {};
+constexpr std::int32_t kNone[kTileRows] = {};
 
 // Written out: GCC 12 keeps copies of accumulators that start from a common value, and spills.
 QUELL_INLINE void add_products(__m512i& sum, __m512i codes, __m512i x) {
@@ -195,7 +196,7 @@ void multiply_rows(const family::TileProduct& p) {
 
 template <unsigned kBits>
 void multiply_one(const family::TileProduct& p) {
-  constexpr Multiply kByRows[family::kMaxRows] = {
+  constexpr Multiply kByRows[kTileRows] = {
       multiply_rows<1, kBits, 1>,  multiply_rows<2, kBits, 1>,  multiply_rows<3, kBits, 1>,
       multiply_rows<4, kBits, 1>,  multiply_rows<5, kBits, 1>,  multiply_rows<6, kBits, 1>,
       multiply_rows<7, kBits, 1>,  multiply_rows<8, kBits, 1>,  multiply_rows<9, kBits, 1>,
@@ -216,8 +217,8 @@ void multiply_pairs_of_8_bits(const family::TileProduct& p) {
 }  // namespace
 
 extern const gemm_int8::Entry gemm_int8_entries[2] = {
-    {Isa::avx512vnni, 4, family::kMaxRows, family::kMaxRows, 1, multiply_one<4>},
-    {Isa::avx512vnni, 8, family::kMaxRows, kPairRows, 2, multiply_pairs_of_8_bits}};
+    {Isa::avx512vnni, 4, kTileRows, kTileRows, 1, multiply_one<4>},
+    {Isa::avx512vnni, 8, kTileRows, kPairRows, 2, multiply_pairs_of_8_bits}};
 
 }  // namespace quell::kernels::avx512vnni
 QUELL_TARGET_END

@@ -28,7 +28,7 @@
 
 namespace quell::kernels::gemm_int8 {
 
-constexpr unsigned kMaxRows = 12;
+constexpr unsigned kMaxRows = 32;
 // 2^31 / (255 * 127): the largest distance of a code from its zero times the largest activation.
 constexpr std::size_t kMostInGroup = 66'000;
 
@@ -56,6 +56,8 @@ struct TileProduct {
   bool first;           // y starts at 0
   float* y;             // [rows, 32], 64-byte aligned; used where `ends`
   std::size_t y_panel;  // elements of y, and of carry, from panel to panel
+
+  const std::byte* opened = nullptr;  // what open() returned, between open() and close()
 };
 
 struct Entry {
@@ -65,6 +67,17 @@ struct Entry {
   unsigned tile_rows;    // tokens at most where there are several tiles, at most lone_rows
   unsigned tile_panels;  // panels that a call multiplies at most then
   void (*multiply)(const TileProduct& product);
+  // Codes of the longest span that one call should be given where there are several tiles: how much
+  // of a panel stays in the first cache from tile to tile, beside 12 KB of twelve tokens.
+  std::size_t span_bytes = 16 << 10;
+
+  // For an entry that has something to do once for several tiles with the same codes; else null.
+  // open() looks at what is not of a tile of tokens (codes, groups, first_unit), writes to `work`,
+  // 64-byte aligned, which then stays as it is, and never returns null. The thread calls multiply
+  // with it and close() before anything else of the library. Results are those without.
+  std::size_t work_bytes = 0;
+  const std::byte* (*open)(const TileProduct& product, std::byte* work) = nullptr;
+  void (*close)() = nullptr;
 };
 
 /// Best first, scalar last, of panels with so many bits.
@@ -81,6 +94,9 @@ namespace avx2 {
 extern const gemm_int8::Entry gemm_int8_entries[2];
 }
 namespace avx512vnni {
+extern const gemm_int8::Entry gemm_int8_entries[2];
+}
+namespace amx {
 extern const gemm_int8::Entry gemm_int8_entries[2];
 }
 }  // namespace quell::kernels

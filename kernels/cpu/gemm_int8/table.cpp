@@ -8,6 +8,7 @@ namespace {
 template <unsigned kIndex>
 constexpr const Entry* kEntries[] = {
 #if QUELL_X86
+    &amx::gemm_int8_entries[kIndex],
     &avx512vnni::gemm_int8_entries[kIndex],
     &avx2::gemm_int8_entries[kIndex],
 #endif
