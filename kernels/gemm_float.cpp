@@ -63,9 +63,14 @@ class FloatTiles {
     }
   }
 
+  const std::byte* open(const PanelLayout&, const Span&, const std::byte*, std::byte*) const {
+    return nullptr;
+  }
+  void close(const std::byte*) const {}
+
   void multiply(const PanelLayout& layout, const Span& span, const std::byte* block,
                 std::byte* tile, std::size_t count, std::size_t /*panels*/, float* y,
-                std::size_t /*y_panel*/) const {
+                std::size_t /*y_panel*/, const std::byte* /*opened*/) const {
     gemm_float::TileProduct product;
     product.a = reinterpret_cast<const float*>(tile);
     product.first_unit = span.all_before;

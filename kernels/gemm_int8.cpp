@@ -23,8 +23,6 @@ class Int8Tiles {
   // A run's activations are rounded by the thread that multiplies them, whole: 96 x 4,096 are
   // 393 KB.
   static constexpr std::size_t kRunBlockRows = 96;
-  // Of one span: 16 KB of codes, and 12 KB of twelve tokens.
-  static constexpr std::size_t kSpanBytes = 16 << 10;
 
   Int8Tiles(const PanelLayout& layout, const GridSpec& grid)
       : entry(&choose(gemm_int8::table(layout.code_bits))),
@@ -41,12 +39,12 @@ class Int8Tiles {
   }
   std::size_t tile_panels() const { return entry->tile_panels; }
   std::size_t span_units(const PanelLayout& layout) const {
-    return kSpanBytes / layout.unit_bytes();
+    return entry->span_bytes / layout.unit_bytes();
   }
   std::size_t token_bytes() const {
     return round_up(row_bytes_ + groups_ * sizeof(std::int32_t) + sizeof(float), 64);
   }
-  std::size_t work_bytes() const { return row_bytes_; }
+  std::size_t work_bytes() const { return std::max(row_bytes_, entry->work_bytes); }
 
   void lay_out(MatrixView<const float> x, std::size_t first, std::size_t count, const Run& run,
                std::byte* tile, std::byte* work) const {
@@ -69,30 +67,28 @@ class Int8Tiles {
     }
   }
 
+  /// Null where the entry has nothing to do for all tiles.
+  const std::byte* open(const PanelLayout& layout, const Span& span, const std::byte* block,
+                        std::byte* work) const {
+    return entry->open == nullptr ? nullptr : entry->open(product_of(layout, span, block), work);
+  }
+  void close(const std::byte* opened) const {
+    if (opened != nullptr) entry->close();
+  }
+
   void multiply(const PanelLayout& layout, const Span& span, const std::byte* block,
                 std::byte* tile, std::size_t count, std::size_t panels, float* y,
-                std::size_t y_panel) const {
-    gemm_int8::TileProduct product;
+                std::size_t y_panel, const std::byte* opened) const {
+    gemm_int8::TileProduct product = product_of(layout, span, block);
     product.a = reinterpret_cast<const std::int8_t*>(tile);
-    product.first_unit = span.all_before;
     product.starts = starts(tile, count) + span.group * count;
     product.rows = static_cast<unsigned>(count);
-    product.codes = block + span.unit * layout.unit_bytes();
-    product.tail = block + layout.units(span.group) * layout.unit_bytes();
-    product.groups = span.groups;
-    product.units = span.units;
-    product.block_bytes = layout.block_bytes(span.group);
     product.panels = static_cast<unsigned>(panels);
-    product.panel_bytes = layout.panel_bytes();
-    product.scales = layout.scales;
-    product.zeros = layout.zeros;
-    product.begins = span.begins;
-    product.ends = span.ends;
     // Only a lone group is carried on, and its end sets y.
     product.carry = reinterpret_cast<std::int32_t*>(y);
-    product.first = span.group == 0;
     product.y = y;
     product.y_panel = y_panel;
+    product.opened = opened;
     entry->multiply(product);
   }
 
@@ -105,6 +101,25 @@ class Int8Tiles {
   const gemm_int8::Entry* entry;
 
  private:
+  /// What does not depend on the tile.
+  static gemm_int8::TileProduct product_of(const PanelLayout& layout, const Span& span,
+                                           const std::byte* block) {
+    gemm_int8::TileProduct product = {};
+    product.first_unit = span.all_before;
+    product.codes = block + span.unit * layout.unit_bytes();
+    product.tail = block + layout.units(span.group) * layout.unit_bytes();
+    product.groups = span.groups;
+    product.units = span.units;
+    product.block_bytes = layout.block_bytes(span.group);
+    product.panel_bytes = layout.panel_bytes();
+    product.scales = layout.scales;
+    product.zeros = layout.zeros;
+    product.begins = span.begins;
+    product.ends = span.ends;
+    product.first = span.group == 0;
+    return product;
+  }
+
   std::int32_t* starts(std::byte* tile, std::size_t count) const {
     return reinterpret_cast<std::int32_t*>(tile + count * row_bytes_);
   }

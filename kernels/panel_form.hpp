@@ -59,10 +59,11 @@ struct Run {
 ///                                              panels side by side where there are several tiles
 ///   span_units(layout)                         of a span
 ///   token_bytes(), work_bytes()                of a token in a tile, a multiple of 64; of scratch
-///                                              for laying out
 ///   lay_out(x, first, count, run, tile, work)  rows [first, first + count) of x
-///   multiply(layout, span, block, tile, count, panels, sums, from panel to panel)
-///   finish(tile, count, r, sums, n, y)         n outputs of token r of the tile
+///   open(layout, span, block, work)            what is done once for all tiles with a panel's
+///   span, close(opened)                              before and after them multiply(layout, span,
+///   block, tile, count, panels, sums, from panel to panel, opened) finish(tile, count, r, sums, n,
+///   y)         n outputs of token r of the tile
 template <typename Tiles>
 class PanelForm final : public PackedForm {
  public:
@@ -102,7 +103,7 @@ class PanelForm final : public PackedForm {
             const Run run = run_at(i);
             lay_out(block, run, memory + work + sums, 0, block.tiles, memory);
             multiply_panels(block, memory + work + sums, run.first_panel,
-                            run.first_panel + run.panels, memory + work);
+                            run.first_panel + run.panels, memory);
           }
         });
         continue;
@@ -153,11 +154,11 @@ class PanelForm final : public PackedForm {
     }
     const std::size_t grain =
         block.tiles == 1 ? ceil_divide(run.panels, context.executor().width()) : kPanels;
-    context.executor().run(
-        run.panels, grain, [&](std::size_t begin, std::size_t end, unsigned slot) {
-          multiply_panels(block, tokens, run.first_panel + begin, run.first_panel + end,
-                          context.slot(slot).data() + tiles_.work_bytes());
-        });
+    context.executor().run(run.panels, grain,
+                           [&](std::size_t begin, std::size_t end, unsigned slot) {
+                             multiply_panels(block, tokens, run.first_panel + begin,
+                                             run.first_panel + end, context.slot(slot).data());
+                           });
   }
 
   void lay_out(const Block& block, const Run& run, std::byte* tokens, std::size_t begin,
@@ -168,13 +169,13 @@ class PanelForm final : public PackedForm {
     }
   }
 
-  /// Columns of y of panels [begin, end); `memory` is at a 64-byte boundary.
+  /// Columns of y of panels [begin, end); `work`, at a 64-byte boundary, is followed by sums.
   void multiply_panels(const Block& block, std::byte* tokens, std::size_t begin, std::size_t end,
-                       std::byte* memory) const {
-    auto* sums = reinterpret_cast<float*>(memory);
+                       std::byte* work) const {
+    auto* sums = reinterpret_cast<float*>(work + tiles_.work_bytes());
     if (block.tiles == 1) {
       for (std::size_t p = begin; p < end; ++p) {
-        for (const Span& span : whole_) multiply_tile(block, tokens, 0, span, p, 1, sums);
+        for (const Span& span : whole_) multiply_tile(block, tokens, 0, span, p, 1, sums, nullptr);
         finish(block, tokens, 0, p, 1, sums);
       }
       return;
@@ -187,20 +188,23 @@ class PanelForm final : public PackedForm {
         const std::size_t p = first + i % steps * step, panels = std::min(step, last - p);
         const Ahead ahead = what_follows(i, first, last, block.tiles);
         float* of_panels = sums + (p - first) * block.x.rows() * kPanelCols;
+        const std::byte* opened = tiles_.open(layout_, span, codes_at(span, p), work);
         for (std::size_t tile = 0; tile < block.tiles; ++tile) {
           ahead.fetch(tile);
-          multiply_tile(block, tokens, tile, span, p, panels, of_panels);
+          multiply_tile(block, tokens, tile, span, p, panels, of_panels, opened);
           if (&span == &spans_.back()) finish(block, tokens, tile, p, panels, of_panels);
         }
+        tiles_.close(opened);
       }
     }
   }
 
   void multiply_tile(const Block& block, std::byte* tokens, std::size_t tile, const Span& span,
-                     std::size_t p, std::size_t panels, float* sums) const {
+                     std::size_t p, std::size_t panels, float* sums,
+                     const std::byte* opened) const {
     tiles_.multiply(layout_, span, codes_at(span, p), tile_at(block, tokens, tile),
                     block.rows_of(tile), panels, sums + block.first_row(tile) * kPanelCols,
-                    block.x.rows() * kPanelCols);
+                    block.x.rows() * kPanelCols, opened);
   }
 
   /// Sums of a tile to its rows of y. At once, while they are in the first cache and the stores,
