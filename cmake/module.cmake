@@ -4,7 +4,7 @@
 # STRICT_INTEGERS adds the warnings about narrowing, for the directories that read hostile files.
 
 file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/layers.txt quell_layers REGEX "^[a-z]+:")
-set_property(DIRECTORY ${quell_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
              ${CMAKE_CURRENT_LIST_DIR}/layers.txt)
 
 # tests/house reads there with which flags every file is compiled.

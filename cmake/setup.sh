@@ -6,7 +6,7 @@
 # --tests adds Chromium, in which a test looks at the report; without it that test is skipped, so if it
 #         cannot be installed the set-up says so and goes on.
 # --full  adds what tests/run.sh --full needs besides: Clang, its OpenMP and its sanitizer and fuzzing
-#         runtimes.
+#         runtimes; a cross compiler and an emulator for AArch64.
 set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config libeigen3-dev libfmt-dev libgtest-dev libbenchmark-dev
@@ -15,7 +15,8 @@ optional=()
 case "${1:-}" in
   "") ;;
   --tests) optional=(chromium) ;;
-  --full) packages+=(clang-14 libomp-14-dev libclang-rt-14-dev) optional=(chromium) ;;
+  --full) packages+=(clang-14 libomp-14-dev libclang-rt-14-dev googletest g++-aarch64-linux-gnu qemu-user)
+            optional=(chromium) ;;
   *) echo "setup.sh: unknown argument '$1'; usage: cmake/setup.sh [--tests | --full]" >&2; exit 2 ;;
 esac
 

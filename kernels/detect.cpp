@@ -16,6 +16,9 @@
 #if QUELL_X86
 #include <cpuid.h>
 #endif
+#if QUELL_NEON && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 #if QUELL_X86 && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,9 +31,10 @@ struct Name {
   Isa isa;
   std::string_view text;
 };
-constexpr Name kNames[] = {{Isa::scalar, "scalar"}, {Isa::avx2, "avx2"},
-                           {Isa::avx512, "avx512"}, {Isa::avx512vnni, "avx512vnni"},
-                           {Isa::amx, "amx"},       {Isa::neon, "neon"}};
+constexpr Name kNames[] = {{Isa::scalar, "scalar"},  {Isa::avx2, "avx2"},
+                           {Isa::avx512, "avx512"},  {Isa::avx512vnni, "avx512vnni"},
+                           {Isa::amx, "amx"},        {Isa::neon, "neon"},
+                           {Isa::neondot, "neondot"}};
 
 struct Registers {
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -41,6 +45,7 @@ struct Machine {
   bool saves_ymm = false;    // XCR0 bits 1 and 2: XMM and YMM state
   bool saves_zmm = false;    // and bits 5 to 7: mask registers, upper halves, upper sixteen
   bool saves_tiles = false;  // bits 17 and 18: AMX
+  bool neon = false, dot_products = false, int8_matrices = false;
 };
 
 #if QUELL_X86
@@ -68,7 +73,16 @@ Machine detect() {
 }
 #else
 Machine detect() {
-  return {};
+  Machine machine;
+#if QUELL_NEON
+  machine.neon = true;  // the architecture's floor
+#if defined(__linux__)
+  // Bits of the kernel's interface, HWCAP_ASIMDDP and HWCAP2_I8MM; old headers have no names.
+  machine.dot_products = (getauxval(AT_HWCAP) >> 20 & 1) != 0;
+  machine.int8_matrices = (getauxval(AT_HWCAP2) >> 13 & 1) != 0;
+#endif
+#endif
+  return machine;
 }
 #endif
 
@@ -120,16 +134,14 @@ bool machine_has(Isa isa) noexcept {
       return vnni && m.saves_tiles && bit(m.leaf7.d, 24) && bit(m.leaf7.d, 25) &&
              bit(m.leaf7.d, 22) && tiles_permitted();
     case Isa::neon:
-#if defined(__aarch64__)
-      return true;
-#else
-      return false;
-#endif
+      return m.neon;
+    case Isa::neondot:
+      return m.dot_products;
   }
   return false;
 }
 
-constexpr Isa kNoCap = Isa::neon;  // the highest enumerator
+constexpr Isa kNoCap = Isa::neondot;  // the highest enumerator
 
 Isa cap_from_environment() noexcept {
   const char* text = std::getenv("QUELL_ISA");
@@ -193,7 +205,9 @@ std::vector<std::string_view> cpu_features() {
       {"amx_tile", m.saves_tiles && bit(m.leaf7.d, 24)},
       {"amx_int8", m.saves_tiles && bit(m.leaf7.d, 25)},
       {"amx_bf16", m.saves_tiles && bit(m.leaf7.d, 22)},
-      {"neon", machine_has(Isa::neon)},
+      {"neon", m.neon},
+      {"asimddp", m.dot_products},
+      {"i8mm", m.int8_matrices},
   };
   std::vector<std::string_view> names;
   for (const Feature& feature : features) {

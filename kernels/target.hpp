@@ -33,6 +33,12 @@
 #define QUELL_X86 0
 #endif
 
+#if defined(__aarch64__)
+#define QUELL_NEON 1
+#else
+#define QUELL_NEON 0
+#endif
+
 // Loops over registers must unroll whole, or the registers become an array on the stack.
 #if defined(__clang__)
 #define QUELL_UNROLL _Pragma("clang loop unroll(full)")

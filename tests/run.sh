@@ -4,7 +4,8 @@
 # Builds quell and runs its tests. Usage: tests/run.sh [--full]
 #   (nothing)  set-up, Release build, every test but those labelled `slow`
 #   --full     adds the slow tests, lower instruction sets, a Debug build with sanitizers, a Clang build,
-#              the runtime without exceptions and RTTI, and every fuzz target for a minute
+#              the runtime without exceptions and RTTI, the kernels for AArch64 in an emulator, and every
+#              fuzz target for a minute
 # Logs are in build/logs. The last line is `N passed, N failed, N skipped`: test cases, summed over all
 # runs, where a step that breaks counts as one failed case. Exit status 0 if none failed.
 set -uo pipefail
@@ -154,6 +155,10 @@ step "no exceptions: configure" cmake -S . -B build/noexcept -G Ninja -DCMAKE_BU
   "-DCMAKE_CXX_FLAGS=-fno-exceptions -fno-rtti" &&
   step "no exceptions: build" cmake --build build/noexcept -j "$jobs" --target quell_kernels quell_io &&
   passed=$((passed + 1))
+
+step "aarch64: configure" cmake -S tests/aarch64 -B build/aarch64 -G Ninja -DCMAKE_TOOLCHAIN_FILE=toolchain.cmake &&
+  step "aarch64: build" cmake --build build/aarch64 -j "$jobs" &&
+  tests "aarch64: test" build/aarch64
 
 if build_preset fuzz fuzz fuzz_targets; then
   while read -r target; do

@@ -82,7 +82,7 @@ int run(int argc, char** argv) {
   if (const char* cap = std::getenv("QUELL_ISA"); cap != nullptr && !kernels::parse_isa(cap)) {
     print_error({ErrorCode::usage, "QUELL_ISA=" + std::string(cap) +
                                        " is not an instruction set; it is one of "
-                                       "scalar, avx2, avx512, avx512vnni, amx, neon"},
+                                       "scalar, avx2, avx512, avx512vnni, amx, neon, neondot"},
                 json);
     return exit_code(ErrorCode::usage);
   }

@@ -18,7 +18,7 @@ namespace {
 
 TEST(Isa, NamesParseBack) {
   for (const Isa isa :
-       {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::amx, Isa::neon}) {
+       {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::amx, Isa::neon, Isa::neondot}) {
     EXPECT_EQ(parse_isa(to_string(isa)), isa);
   }
   EXPECT_EQ(parse_isa("AVX2"), std::nullopt);
@@ -26,7 +26,7 @@ TEST(Isa, NamesParseBack) {
 }
 
 TEST(Isa, CapOnlyLowers) {
-  set_isa_cap(Isa::neon);  // the highest: whatever QUELL_ISA says, the machine decides
+  set_isa_cap(Isa::neondot);  // the highest: whatever QUELL_ISA says, the machine decides
   EXPECT_TRUE(has(Isa::scalar));
   const bool wide = has(Isa::avx512), medium = has(Isa::avx2);
   EXPECT_TRUE(medium || !wide);
@@ -40,7 +40,7 @@ TEST(Isa, CapOnlyLowers) {
   EXPECT_FALSE(has(Isa::amx));
   set_isa_cap(Isa::amx);
   EXPECT_TRUE(has(Isa::avx512vnni) || !has(Isa::amx));
-  set_isa_cap(Isa::neon);
+  set_isa_cap(Isa::neondot);
   EXPECT_EQ(has(Isa::avx512), wide);
   clear_isa_cap();
 }
@@ -64,7 +64,7 @@ TEST(Isa, EnvironmentSetsTheCapAndAnUnknownWordDoesNot) {
 }
 
 TEST(Explain, ChoosesTheBestPresentEntryOfEveryFamilyAndSaysWhyNotTheOthers) {
-  for (const Isa cap : {Isa::scalar, Isa::avx2, Isa::avx512vnni, Isa::neon}) {
+  for (const Isa cap : {Isa::scalar, Isa::avx2, Isa::avx512vnni, Isa::neon, Isa::neondot}) {
     set_isa_cap(cap);
     for (const FamilyReport& family : explain()) {
       ASSERT_FALSE(family.entries.empty());
@@ -88,7 +88,7 @@ TEST(Explain, ReadmeListsWhatTheTablesHold) {
   std::map<std::string, std::set<std::string>> listed;
   std::ifstream readme(std::string(QUELL_SOURCE_DIR) + "/kernels/README.md");
   ASSERT_TRUE(readme.is_open());
-  const char* columns[] = {"scalar", "avx2", "avx512", "avx512vnni", "amx", "neon"};
+  const char* columns[] = {"scalar", "avx2", "avx512", "avx512vnni", "amx", "neon", "neondot"};
   for (std::string line; std::getline(readme, line);) {
     if (line.rfind("| `", 0) != 0) continue;
     std::istringstream cells(line);
@@ -98,7 +98,15 @@ TEST(Explain, ReadmeListsWhatTheTablesHold) {
     const std::string family = cell.substr(2, cell.find('`', 2) - 2);
     for (const char* column : columns) {
       std::getline(cells, cell, '|');
-      if (cell.find("yes") != std::string::npos) listed[family].insert(column);
+      const std::string isa = column;
+      const bool arm = isa.starts_with("neon");
+      // A build holds the entries of its own architecture.
+#if defined(__x86_64__)
+      if (arm) continue;
+#elif defined(__aarch64__)
+      if (!arm && isa != "scalar") continue;
+#endif
+      if (cell.find("yes") != std::string::npos) listed[family].insert(isa);
     }
   }
   std::map<std::string, std::set<std::string>> held;
@@ -107,10 +115,8 @@ TEST(Explain, ReadmeListsWhatTheTablesHold) {
       held[std::string(family.name)].insert(std::string(to_string(entry.isa)));
     }
   }
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
   EXPECT_EQ(listed, held);
-#else
-  EXPECT_EQ(listed.size(), held.size());
 #endif
 }
 

@@ -45,8 +45,8 @@ class ProductLaw {
     const MatrixView<const float> view(x.data(), tokens, ic, stride);
     const std::vector<float> expected = by_the_letter_(view, weight);
     ASSERT_FALSE(tokens > 2 && std::isfinite(expected[oc]));
-    for (const Isa isa :
-         {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::amx, Isa::neon}) {
+    for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::amx, Isa::neon,
+                          Isa::neondot}) {
       if (!has(isa)) continue;
       for (const unsigned threads : {1u, 3u}) {
         set_isa_cap(isa);

@@ -82,4 +82,7 @@ extern const gemm_dense_family::Entry gemm_dense_entry;
 namespace avx512 {
 extern const gemm_dense_family::Entry gemm_dense_entry;
 }
+namespace neon {
+extern const gemm_dense_family::Entry gemm_dense_entry;
+}
 }  // namespace quell::kernels

@@ -10,6 +10,9 @@ constexpr const Entry* kEntries[] = {
     &avx512::gemm_dense_entry,
     &avx2::gemm_dense_entry,
 #endif
+#if QUELL_NEON
+    &neon::gemm_dense_entry,
+#endif
     &scalar::gemm_dense_entry,
 };
 

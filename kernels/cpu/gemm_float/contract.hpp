@@ -82,4 +82,7 @@ extern const gemm_float::Entry gemm_float_entries[gemm_float::kKinds];
 namespace avx512 {
 extern const gemm_float::Entry gemm_float_entries[gemm_float::kKinds];
 }
+namespace neon {
+extern const gemm_float::Entry gemm_float_entries[gemm_float::kKinds];
+}
 }  // namespace quell::kernels

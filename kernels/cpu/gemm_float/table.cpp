@@ -11,6 +11,9 @@ constexpr const Entry* kEntries[] = {
     &avx512::gemm_float_entries[kIndex],
     &avx2::gemm_float_entries[kIndex],
 #endif
+#if QUELL_NEON
+    &neon::gemm_float_entries[kIndex],
+#endif
     &scalar::gemm_float_entries[kIndex],
 };
 

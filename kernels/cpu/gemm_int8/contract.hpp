@@ -99,4 +99,10 @@ extern const gemm_int8::Entry gemm_int8_entries[2];
 namespace amx {
 extern const gemm_int8::Entry gemm_int8_entries[2];
 }
+namespace neon {
+extern const gemm_int8::Entry gemm_int8_entries[2];
+}
+namespace neondot {
+extern const gemm_int8::Entry gemm_int8_entries[2];
+}
 }  // namespace quell::kernels

@@ -8,9 +8,11 @@ namespace {
 template <unsigned kIndex>
 constexpr const Entry* kEntries[] = {
 #if QUELL_X86
-    &amx::gemm_int8_entries[kIndex],
-    &avx512vnni::gemm_int8_entries[kIndex],
+    &amx::gemm_int8_entries[kIndex],     &avx512vnni::gemm_int8_entries[kIndex],
     &avx2::gemm_int8_entries[kIndex],
+#endif
+#if QUELL_NEON
+    &neondot::gemm_int8_entries[kIndex], &neon::gemm_int8_entries[kIndex],
 #endif
     &scalar::gemm_int8_entries[kIndex],
 };
