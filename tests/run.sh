@@ -156,7 +156,7 @@ step "no exceptions: configure" cmake -S . -B build/noexcept -G Ninja -DCMAKE_BU
   step "no exceptions: build" cmake --build build/noexcept -j "$jobs" --target quell_kernels quell_io &&
   passed=$((passed + 1))
 
-step "aarch64: configure" cmake -S tests/aarch64 -B build/aarch64 -G Ninja -DCMAKE_TOOLCHAIN_FILE=toolchain.cmake &&
+step "aarch64: configure" cmake -S tests/kernels/aarch64 -B build/aarch64 -G Ninja -DCMAKE_TOOLCHAIN_FILE=toolchain.cmake &&
   step "aarch64: build" cmake --build build/aarch64 -j "$jobs" &&
   tests "aarch64: test" build/aarch64
 
