@@ -52,7 +52,7 @@ static quell::Status run(std::FILE* file) {
 
   const std::vector<float> x(256, 1.0f);
   std::vector<float> y(384), again(384);
-  alignas(64) static std::byte scratch[4096];  // a product that needs more says how much
+  alignas(64) static std::byte scratch[65536];  // a product that needs more says how much
   kernels::Context context(threads, scratch);
   QUELL_TRY(kernels::gemm({x.data(), 1, 256}, packed, {y.data(), 1, 384}, context));
   QUELL_TRY(kernels::gemm({x.data(), 1, 256}, seen, {again.data(), 1, 384}, context));

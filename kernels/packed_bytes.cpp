@@ -35,6 +35,7 @@ struct Label {
   std::uint8_t reserved[14] = {};
 };
 static_assert(sizeof(Label) == 64);
+static_assert(sizeof(std::size_t) == 8);  // below that sizes of a label could wrap
 
 Error not_packed(const std::string& what) {
   return {ErrorCode::parse, "packed bytes: " + what};
@@ -57,7 +58,9 @@ Result<GridSpec> grid_of(const Label& label) {
   const GridSpec grid = {static_cast<Format>(label.format),        label.symmetric == 1,
                          static_cast<Channel>(label.per),          label.group,
                          static_cast<ScaleType>(label.scale_type), label.two_level == 1};
-  QUELL_TRY(check_grid(grid));
+  if (const Status possible = check_grid(grid); !possible) {
+    return not_packed("the label names a grid that cannot be: " + possible.error().message);
+  }
   return grid;
 }
 
@@ -215,7 +218,7 @@ namespace {
 /// Errors: shape, unsupported, numeric.
 Result<PackedPlan> plan_floats(MatrixView<const float> weight, DType as) {
   QUELL_TRY(dense, plan_dense(weight.rows(), weight.cols(), dense_panel_cols()));
-  if (as == DType::f32) return dense;
+  if (as == DType::f32 || weight.empty()) return dense;
   if (as != DType::f16 && as != DType::bf16) {
     return Error{ErrorCode::unsupported, "pack: weights in " + std::string(to_string(as)) +
                                              " are not multiplied; use f32, f16 or bf16"};

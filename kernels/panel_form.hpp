@@ -60,10 +60,10 @@ struct Run {
 ///   span_units(layout)                         of a span
 ///   token_bytes(), work_bytes()                of a token in a tile, a multiple of 64; of scratch
 ///   lay_out(x, first, count, run, tile, work)  rows [first, first + count) of x
-///   open(layout, span, block, work)            what is done once for all tiles with a panel's
-///   span, close(opened)                              before and after them multiply(layout, span,
-///   block, tile, count, panels, sums, from panel to panel, opened) finish(tile, count, r, sums, n,
-///   y)         n outputs of token r of the tile
+///   open(layout, span, block, work), close(opened)
+///                                              before and after all tiles with a panel's span
+///   multiply(layout, span, block, tile, count, panels, sums, from panel to panel, opened)
+///   finish(tile, count, r, sums, n, y)         n outputs of token r of the tile
 template <typename Tiles>
 class PanelForm final : public PackedForm {
  public:

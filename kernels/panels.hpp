@@ -23,7 +23,7 @@
 // the same stream: decoding follows one pointer.
 //
 // Groups down an input channel have no place in a stream along IC: their scales go to the
-// activations (gemm_quantized.cpp), and a panel lies inside one run of them. Its codes are one
+// activations (panel_form.hpp), and a panel lies inside one run of them. Its codes are one
 // block without scales.
 
 #include <cstddef>

@@ -11,15 +11,17 @@
 //     checkpoint  files with weights
 //
 // Every function that can fail returns a status, never throws, and leaves a sentence with the
-// numbers in quell_message(context). On failure outputs keep their value, but handles are set to
-// null. Handles other than contexts do not change once made and may be used by several threads;
-// a context serves one caller at a time. Handles may outlive the context that made them, and
-// freeing null is allowed. Matrices are row-major; strides count elements and are at least the
-// row's length.
+// numbers in quell_message(context). A call that is refused leaves outputs as they were, but
+// handles are set to null; one that fails later (memory, the host's executor) leaves anything
+// there. Handles other than contexts do not change once made and may be used by several threads; a
+// context serves one caller at a time. Handles may outlive the context that made them, and freeing
+// null is allowed. Matrices are row-major; strides count elements and are at least the row's
+// length.
 //
 // Structures begin with struct_size, which the caller sets to the sizeof of the structure he was
 // compiled with. Later versions add fields at the end, where zero means what was there before; a
-// library that does not know a field refuses it, unless it is zero.
+// library that does not know a field refuses it, unless it is zero, and one that knows more refuses
+// the shorter structure: compile with the header of the library that runs.
 
 #include <stddef.h>
 #include <stdint.h>
@@ -38,7 +40,10 @@ typedef enum quell_status {
   QUELL_RESOURCE = 6,      // memory, or reading
   QUELL_NUMERIC = 7,       // NaN or infinity where they cannot be
   QUELL_VERIFICATION = 8,  // a result that is not what was promised
-  QUELL_INTERRUPTED = 9    // stopped from outside
+  QUELL_INTERRUPTED = 9,   // stopped from outside
+  // These two make every int a value of the type, so that a wrong one is refused, not undefined.
+  QUELL_STATUS_LOWEST = -0x7fffffff - 1,
+  QUELL_STATUS_HIGHEST = 0x7fffffff
 } quell_status;
 
 // "ok", "usage", ... : text that is never freed.
@@ -71,8 +76,9 @@ typedef struct quell_executor {
 typedef struct quell_context_options {
   size_t struct_size;
   // Serves handles, packed bytes and scratch. Null: the C library, on large pages. The values of
-  // weights (what is packed from), the headers of files, and a few hundred bytes of bookkeeping for
-  // each handle come from the C++ heap.
+  // weights (what is packed from, and the floats as which a grid is packed that no kernel holds),
+  // the headers of files, and a few hundred bytes of bookkeeping for each handle come from the C++
+  // heap.
   const quell_allocator* allocator;
   const quell_executor* executor;  // null: the calling thread
 } quell_context_options;
@@ -142,10 +148,10 @@ void quell_weight_free(quell_weight* weight);
 // ---------------------------------------------------------------- packing and products
 
 typedef enum quell_activations {
-  QUELL_F32 = 0,  // as they are: the product of the values that the codes mean
+  QUELL_F32 = 0,   // as they are: the product of the values that the codes mean
   QUELL_INT8 = 1,  // each row of x rounded to int8 with a scale of its own: several times faster
-  // Makes every int a value of the type, so that a wrong one is refused and not undefined.
-  QUELL_ACTIVATIONS_ANY_INT = 0x7fffffff
+  QUELL_ACTIVATIONS_LOWEST = -0x7fffffff - 1,  // as in quell_status
+  QUELL_ACTIVATIONS_HIGHEST = 0x7fffffff
 } quell_activations;
 
 typedef struct quell_packed quell_packed;
@@ -204,8 +210,10 @@ typedef struct quell_kernel {
 // the call. visit returns 0 to go on, anything else to stop.
 quell_status quell_explain(quell_context* context,
                            int (*visit)(void* state, const quell_kernel* kernel), void* state);
-// Lowers the instruction set of packings and calls from now on, in the whole process ("scalar":
-// plain C++); null takes the cap away. Error: usage (an unknown word).
+// Lowers the instruction set of packings from now on and of calls without a packed weight, which
+// keeps the kernel it was packed for, in the whole process ("scalar": plain C++); null goes back to
+// the cap of the environment, QUELL_ISA. Not while another thread packs. Error: usage (an unknown
+// word).
 quell_status quell_set_isa_cap(quell_context* context, const char* isa);
 
 // ---------------------------------------------------------------- checkpoints

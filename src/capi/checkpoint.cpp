@@ -149,6 +149,9 @@ quell_status quell_checkpoint_weight(quell_context* context, const quell_checkpo
       made.codes = std::move(codes);
     } else {
       QUELL_TRY(floats, checkpoint->files.read_floats(found->name));
+      // A header may claim 2^48 rows of nothing.
+      if (floats.size() == 0)
+        return quell::detail::empty_weight_error(floats.rows(), floats.cols());
       made.floats = std::move(floats);
     }
     QUELL_TRY(handle, make_handle(*context, std::move(made)));

@@ -51,7 +51,7 @@ void HostExecutor::part(void* work, std::size_t begin, std::size_t end, unsigned
   auto& job = *static_cast<Work*>(work);
   if (slot >= job.width) {
     job.fault = Fault::slot;
-  } else if (begin > end || end > job.n || begin % job.grain != 0) {
+  } else if (begin > end || end > job.n || (begin != end && begin % job.grain != 0)) {
     job.fault = Fault::range;
   } else if (begin != end) {
     job.covered += end - begin;

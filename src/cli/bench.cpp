@@ -30,6 +30,7 @@ using Clock = std::chrono::steady_clock;
 
 // Several times the last cache of today's servers (32 to 105 MB a socket).
 constexpr std::uint64_t kColdBytes = std::uint64_t{300} << 20;
+constexpr std::uint64_t kLeastMemory = 1'000'000;
 constexpr double kSecondsPerCase = 0.25;
 constexpr std::size_t kLeastRounds = 5;
 constexpr std::size_t kDecodeTokens = 8;  // up to here weights are cold
@@ -48,11 +49,13 @@ struct Case {
 struct Measured {
   std::string kernel;
   double seconds = 0, gbs = 0, gops = 0;
-  std::string_view limit;
-  double share = 0;  // of the limit: its seconds over ours
+  std::string_view limit;  // empty: none was measured
+  double share = 0;        // of the limit: its seconds over ours
 };
 
+/// 0 of nothing.
 double median(std::vector<double> values) {
+  if (values.empty()) return 0;
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
 }
@@ -138,7 +141,13 @@ class Bench final : public Command {
     const std::unique_ptr<Executor> executor = make_openmp_executor(limits.threads);
     kernels::Context context(*executor);
     QUELL_TRY(cases, cases_to_measure());
-    // Half for the copies, half for what the bound of memory is measured on.
+    if (limits.max_memory != 0 && limits.max_memory < kLeastMemory) {
+      return Error{ErrorCode::usage, "--max-memory is " + std::to_string(limits.max_memory) +
+                                         " bytes; measuring takes at least " +
+                                         std::to_string(kLeastMemory)};
+    }
+    // A third for the copies, a third for what the bound of memory is measured on, a third for the
+    // weight as it was; a weight that is larger than that is left out.
     const std::uint64_t cold =
         limits.max_memory == 0 ? kColdBytes : std::min(kColdBytes, limits.max_memory / 3);
     QUELL_TRY(other, AlignedBytes::allocate(cold));
@@ -151,7 +160,15 @@ class Bench final : public Command {
     }
     for (std::size_t i = 0; i < cases.size();) {
       const Case& first = cases[i];
-      Result<Weight> weight = make_weight(first, cold, *executor);
+      const std::uint64_t floats = std::uint64_t{first.n} * first.k * sizeof(float);
+      Result<Weight> weight =
+          limits.max_memory != 0 && floats > limits.max_memory / 3
+              ? Error{ErrorCode::unsupported, "a weight of " + std::to_string(first.n) + " x " +
+                                                  std::to_string(first.k) + " takes " +
+                                                  std::to_string(floats) +
+                                                  " bytes as floats, and --max-memory leaves " +
+                                                  std::to_string(limits.max_memory / 3)}
+              : make_weight(first, cold, *executor);
       if (!weight && weight.error().code != ErrorCode::unsupported) {
         return std::move(weight).error();
       }
@@ -162,6 +179,9 @@ class Bench final : public Command {
         QUELL_TRY(measured, measure(cases[i], *weight, other, context));
         show(cases[i], measured, executor->width(), results);
       }
+    }
+    if (read_.empty()) {
+      return Error{ErrorCode::unsupported, "nothing was measured; the notes say why"};
     }
     const double read = median(read_), floats = median(floats_), bytes = median(bytes_);
     if (limits.json) {
@@ -186,10 +206,13 @@ class Bench final : public Command {
                read);
     if (floats > 0) fmt::print(", f32 {:.0f} GFLOP/s", floats);
     if (bytes > 0) fmt::print(", int8 {:.0f} GOP/s", bytes);
-    fmt::print(
-        ".\nM tokens times a weight of N output and K input channels; up to M = {} it lies "
-        "in no cache.\n",
-        kDecodeTokens);
+    fmt::print(".\nM tokens times a weight of N output and K input channels.");
+    if (cold == kColdBytes) {
+      fmt::print(" Up to M = {} it lies in no cache.\n", kDecodeTokens);
+    } else {
+      fmt::print(" Weights take {:.1f} MB together, which a cache may hold.\n",
+                 static_cast<double>(cold) * 1e-6);
+    }
     return ok();
   }
 
@@ -218,7 +241,8 @@ class Bench final : public Command {
               if (tensor->dtype == DType::f16) grid = "f16";
             }
             if (const io::ModulePlan* plan = model.quantized().find(linear->name)) {
-              grid = quell::to_string(plan->grid);
+              // Beside kept input channels weights are multiplied as floats.
+              if (plan->kept_columns == 0) grid = quell::to_string(plan->grid);
             }
             const Shape shape = {linear->rows, linear->cols, grid};
             if (seen.insert(shape).second) shapes.push_back(shape);
@@ -259,6 +283,8 @@ class Bench final : public Command {
     const auto operations = 2.0 * static_cast<double>(c.m * c.n) * static_cast<double>(c.k);
     const auto weight_bytes = static_cast<double>(weight.copies[0].bytes());
     const bool whole = c.grid && c.activations == Activations::int8;
+    // The bounds are those of vectors; that of AMX tiles is not measured.
+    const bool on_tiles = kernel.ends_with("/" + std::string(to_string(kernels::Isa::amx)));
     Measured measured;
     measured.kernel = kernel;
     std::vector<double> seconds, shares;
@@ -277,7 +303,7 @@ class Bench final : public Command {
       }
       const double taken =
           std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
-      const double arithmetic = whole ? bytes_.back() : floats_.back();
+      const double arithmetic = on_tiles ? 0 : whole ? bytes_.back() : floats_.back();
       const double of_products = arithmetic > 0 ? operations * 1e-9 / arithmetic : 0;
       const double of_memory = cold ? weight_bytes * 1e-9 / read_.back() : 0;
       memory = of_memory >= of_products;
@@ -287,8 +313,10 @@ class Bench final : public Command {
     measured.seconds = median(seconds);
     measured.gbs = weight_bytes / measured.seconds * 1e-9;
     measured.gops = operations / measured.seconds * 1e-9;
-    measured.limit = memory ? "dram_read_gbs" : whole ? "int8_gops" : "f32_gflops";
     measured.share = median(shares);
+    if (measured.share > 0) {
+      measured.limit = memory ? "dram_read_gbs" : whole ? "int8_gops" : "f32_gflops";
+    }
     return measured;
   }
 
@@ -297,13 +325,13 @@ class Bench final : public Command {
     const std::string family = measured.kernel.substr(0, slash);
     const std::string isa = measured.kernel.substr(slash + 1);
     if (!limits.json) {
+      const std::string_view of = measured.limit == "dram_read_gbs" ? "reading"
+                                  : measured.limit == "int8_gops"   ? "int8 products"
+                                                                    : "f32 products";
       fmt::print(
-          "{:<12} {:<11} {:>4} {:>6} {:>6}  {:<18} {:>9.3f} {:>7.1f} {:>7.0f}  {:.0f} % of {}\n",
-          family, isa, c.m, c.n, c.k, c.word, 1e3 * measured.seconds, measured.gbs, measured.gops,
-          100 * measured.share,
-          measured.limit == "dram_read_gbs" ? "reading"
-          : measured.limit == "int8_gops"   ? "int8 products"
-                                            : "f32 products");
+          "{:<12} {:<11} {:>4} {:>6} {:>6}  {:<18} {:>9.3f} {:>7.1f} {:>7.0f}  {}\n", family, isa,
+          c.m, c.n, c.k, c.word, 1e3 * measured.seconds, measured.gbs, measured.gops,
+          measured.limit.empty() ? "-" : fmt::format("{:.0f} % of {}", 100 * measured.share, of));
       std::fflush(stdout);
       return;
     }
@@ -318,8 +346,9 @@ class Bench final : public Command {
     item.set("seconds", measured.seconds);
     item.set("gbs", measured.gbs);
     item.set("gops", measured.gops);
-    item.set("limit", measured.limit);
-    item.set("share_of_limit", measured.share);
+    const bool bound = !measured.limit.empty();
+    item.set("limit", bound ? io::Json(measured.limit) : io::Json());
+    item.set("share_of_limit", bound ? io::Json(measured.share) : io::Json());
     results.push(std::move(item));
   }
 

@@ -424,7 +424,7 @@ std::uint64_t Engine::packed_bytes() const noexcept {
     for (const model::Site site : model::kSites) {
       for (const model::Linear* linear : model::linears_at(block, site)) {
         const io::ModulePlan* module = state_->model.quantized().find(linear->name);
-        // Beside kept input channels weights are packed as floats (kernels/panels.hpp).
+        // Beside kept input channels weights are packed as floats.
         const bool codes = options.arithmetic != Arithmetic::dequantized && module != nullptr &&
                            module->kept_columns == 0;
         total += bytes(std::uint64_t{linear->rows} * linear->cols, codes ? &module->grid : nullptr,

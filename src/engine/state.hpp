@@ -58,7 +58,6 @@ struct Engine::State {
   /// The weight as options.arithmetic multiplies it.
   Result<kernels::PackedWeights> packed(const model::Linear& linear) const;
   Result<kernels::PackedWeights> packed(const QuantizedTensor& codes) const;
-  /// Rows of the head.
   /// How a weight that is not quantized is packed: as it is stored, but float32 for the reference.
   DType packed_type(const std::string& tensor) const;
   /// Rows of the head that are packed together, and those from `first` on, a multiple of it.

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <climits>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -133,8 +134,12 @@ TEST_F(HostileC, SizesAreCheckedBeforeAnythingIsRead) {
          "no elements");
   expect(quell_weight_from_floats(context_, x_.data(), 2, 2, 2, "int5", &weight), QUELL_USAGE,
          "int5");
-  expect(quell_pack(context_, weight_, static_cast<quell_activations>(9), &packed), QUELL_USAGE,
-         "9");
+  for (const int wrong : {9, -1, INT_MIN, INT_MAX}) {
+    expect(quell_pack(context_, weight_, static_cast<quell_activations>(wrong), &packed),
+           QUELL_USAGE, std::to_string(wrong).c_str());
+    EXPECT_STREQ(quell_status_name(static_cast<quell_status>(wrong)),
+                 wrong == 9 ? "interrupted" : "unknown");
+  }
 }
 
 TEST_F(HostileC, NoTokensAreNoWork) {
@@ -250,6 +255,15 @@ TEST_F(HostileC, FilesThatAreNoCheckpointsAreRefused) {
          "m.weight");
   expect(quell_checkpoint_weight(context_, checkpoint, "m\n.weight", &weight), QUELL_MISSING, "m");
   quell_checkpoint_free(checkpoint);
+  const std::string endless =
+      "{\"m.weight\":{\"dtype\":\"F32\",\"shape\":[281474976710655,0],\"data_offsets\":[0,0]}}";
+  file[0] = static_cast<char>(endless.size());
+  test::write_bytes(folder / "model.safetensors", file + endless);
+  ASSERT_EQ(quell_checkpoint_open(context_, folder.path().c_str(), &checkpoint), QUELL_OK)
+      << quell_message(context_);
+  expect(quell_checkpoint_weight(context_, checkpoint, "m.weight", &weight), QUELL_SHAPE,
+         "no elements");
+  quell_checkpoint_free(checkpoint);
   test::write_bytes(folder / "config.json",
                     "{\"quantization_config\":{\"quant_method\":\"other\"}}");
   expect(quell_checkpoint_open(context_, folder.path().c_str(), &checkpoint), QUELL_UNSUPPORTED,
@@ -311,6 +325,27 @@ TEST(HostileMemory, AtAnOddPlaceIsGivenBack) {
 TEST_F(HostileC, NoExceptionOfTheHostLeaves) {
   const auto thrower = [](void*, const quell_kernel*) -> int { throw 7; };
   expect(quell_explain(context_, thrower, nullptr), QUELL_RESOURCE, "exception");
+}
+
+TEST(HostileThreads, MayBeGivenNothing) {
+  test::Codes codes(small_weight());
+  const std::vector<float> x(64, 1.0f);
+  std::vector<float> y(64);
+  char kernel[64];
+  auto executor = sized<quell_executor>();
+  executor.width = 3;
+  executor.run = [](void*, std::size_t n, std::size_t, quell_range range, void* work) {
+    range(work, 0, n, 0);
+    range(work, n, n, 1);  // what is left for the others
+    range(work, n, n, 2);
+  };
+  auto options = sized<quell_context_options>();
+  options.executor = &executor;
+  quell_context* context = nullptr;
+  ASSERT_EQ(quell_context_create(&options, &context), QUELL_OK);
+  EXPECT_EQ(in_c_multiply(context, &codes.c, QUELL_INT8, x.data(), 1, y.data(), kernel), QUELL_OK)
+      << quell_message(context);
+  quell_context_free(context);
 }
 
 TEST(HostileThreads, ThatDoNotKeepTheirPartAreToldSo) {

@@ -345,7 +345,7 @@ TEST(HalfProduct, IsWhatTheContractSays) {
           expected[t * oc + o] = sum;
         }
       }
-      for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+      for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::neon}) {
         for (const unsigned threads : {1u, 3u}) {
           set_isa_cap(isa);
           const auto executor = make_openmp_executor(threads);

@@ -3,7 +3,7 @@
 
 // QuantizedTensor: a weight W [OC, IC] as codes on a grid. What is here is canonical and
 // independent of the machine: row-major codes, lowest bits first, a row starting at a byte. What
-// kernels multiply with is packed from it and never written to disk.
+// kernels multiply with is packed from it, in an order of their own.
 
 #include <algorithm>
 #include <charconv>

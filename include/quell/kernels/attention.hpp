@@ -66,7 +66,8 @@ class KeyValueCache {
   Status store(std::size_t position, MatrixView<const float> keys, MatrixView<const float> values,
                Context& context);
 
-  /// What is kept of the tokens at `position` and after, as floats. Errors: as store.
+  /// What is kept of the tokens at `position` and after, which were stored, as floats. Errors: as
+  /// store.
   Status read(std::size_t position, MatrixView<float> keys, MatrixView<float> values,
               Context& context) const;
 
