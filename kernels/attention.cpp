@@ -12,6 +12,7 @@
 #include "kernels/cache_form.hpp"
 #include "kernels/cpu/elementwise/contract.hpp"
 #include "kernels/dispatch.hpp"
+#include "quell/core/checked.hpp"
 
 namespace quell::kernels {
 namespace {
@@ -27,7 +28,7 @@ constexpr std::size_t kItemHeads = 8;
 constexpr std::size_t kStrip = 8;
 
 constexpr std::size_t round_up(std::size_t value, std::size_t unit) {
-  return (value + unit - 1) / unit * unit;
+  return static_cast<std::size_t>(ceil_divide(value, unit)) * unit;
 }
 
 /// In the order of the lanes of a contract: l += l + 8, l + 4, l + 2, l + 1.
@@ -174,7 +175,7 @@ Status attend(const CachedAttention& attention, const KeyValueCache& cache, Matr
                                        std::to_string(cache.capacity())};
   }
   const std::size_t group = attention.heads / cache.heads();
-  const std::size_t parts = (group + kItemHeads - 1) / kItemHeads;
+  const std::size_t parts = ceil_divide(group, kItemHeads);
   const std::size_t seen =
       attention.window == 0 ? attention.length : std::min(attention.window, attention.length);
   const std::size_t dims = CacheAccess::form(cache).dims;

@@ -7,6 +7,7 @@
 #include <cstddef>
 
 #include "kernels/cpu/attention/contract.hpp"
+#include "quell/core/checked.hpp"
 #include "quell/kernels/attention.hpp"
 
 namespace quell::kernels {
@@ -18,7 +19,7 @@ struct BlockForm {
 
   static constexpr BlockForm of(CacheKind kind, std::size_t elements) {
     constexpr std::size_t kLine = attention_family::kBlock * sizeof(float);  // 64 bytes
-    const auto lines = [](std::size_t size) { return (size + kLine - 1) / kLine * kLine; };
+    const auto lines = [](std::size_t size) { return ceil_divide(size, kLine) * kLine; };
     switch (kind) {
       case CacheKind::f32:
         return {kind, 0, lines(elements * 4)};
@@ -30,7 +31,7 @@ struct BlockForm {
         break;
     }
     // Two elements to a byte in runs of 32, the last of which may be half full.
-    const std::size_t codes = lines((elements + 31) / 32 * 16);
+    const std::size_t codes = lines(ceil_divide(elements, 32) * 16);
     return {kind, codes, codes + 2 * kLine};
   }
 };
@@ -55,8 +56,8 @@ inline CacheForm form_of(CacheKind kind, std::size_t head_dim, std::size_t capac
   constexpr std::size_t kBlock = attention_family::kBlock;
   CacheForm form;
   const std::size_t unit = kind == CacheKind::int4 ? 32 : 16;
-  form.dims = (head_dim + unit - 1) / unit * unit;
-  form.blocks = (capacity + kBlock - 1) / kBlock;
+  form.dims = ceil_divide(head_dim, unit) * unit;
+  form.blocks = ceil_divide(capacity, kBlock);
   const CacheKind first = kind == CacheKind::int4 ? CacheKind::f16 : kind;
   form.keys = {BlockForm::of(first, kBlock * head_dim), BlockForm::of(kind, kBlock * head_dim)};
   form.values = {BlockForm::of(first, kBlock * form.dims), BlockForm::of(kind, kBlock * form.dims)};
