@@ -144,6 +144,13 @@ void add_product(std::size_t m, std::size_t n, std::size_t k, kernels::Context& 
       contender->product(operands->a.data(), operands->b.data(), operands->c.data(), m, n, k);
     });
   }
+#if defined(QUELL_BENCH_ONEDNN)
+  const std::shared_ptr<Prepared> onednn = onednn_f32({m, n, k}, operands->b.data());
+  if (onednn != nullptr) {
+    add("packed/" + onednn->name() + "/" + shape,
+        [=] { onednn->multiply(operands->a.data(), operands->c.data()); });
+  }
+#endif
 }
 
 /// C -= A B with B [K, N]: the trailing update of a blocked solver.

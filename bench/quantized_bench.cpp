@@ -10,8 +10,9 @@
 //   QUELL_ISA=avx2 quantized_bench           capped: the bounds are capped, too
 //   QUELL_BENCH_THREADS=1 quantized_bench
 //
-// Names: activations/grid/N_K/M. Counters: read_% is the packed weights' bytes a second over the
-// read bound, share_% the operations a second over the arithmetic bound.
+// Names: activations/grid/N_K/M, and the same after onednn/ where that is at hand. Counters: read_%
+// is the packed weights' bytes a second over the read bound, share_% the operations a second over
+// the arithmetic bound.
 
 #include <benchmark/benchmark.h>
 
@@ -20,10 +21,12 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "contenders/contenders.hpp"
 #include "quell/core/tensor.hpp"
 #include "quell/kernels/explain.hpp"
 #include "quell/kernels/gemm.hpp"
@@ -43,6 +46,8 @@ struct Case {
   Activations activations;
   const char* grid;
   std::size_t n, k, m;
+
+  bool cold() const { return m <= 8; }
 };
 
 double median(std::vector<double> values) {
@@ -99,16 +104,53 @@ bool agrees(const QuantizedTensor& weight, MatrixView<const float> x, MatrixView
   return true;
 }
 
-void measure(benchmark::State& state, const Case& c, Executor& executor) {
-  const QuantizedTensor weight = test::random_quantized(*parse_grid(c.grid), c.n, c.k, 1);
-  std::vector<PackedWeights> copies;
-  const bool cold = c.m <= 8;
-  do {
-    copies.push_back(require(kernels::pack(weight, c.activations, executor)));
-  } while (cold && copies.size() * copies[0].bytes() < kColdBytes);
+/// What is timed: one of several copies of the same weights, so that none is in a cache.
+struct Contestant {
+  std::vector<std::function<void()>> copies;
+  std::size_t bytes = 0;  // of one
+  std::string name;
+};
+
+void time(benchmark::State& state, const Case& c, const Contestant& contestant,
+          Executor& executor) {
   const AlignedBytes other = require(AlignedBytes::allocate(kColdBytes));
   std::fill(const_cast<std::byte*>(other.data()),
             const_cast<std::byte*>(other.data()) + other.size(), std::byte{1});
+  const double operations =
+      2.0 * static_cast<double>(c.m) * static_cast<double>(c.n) * static_cast<double>(c.k);
+  const std::size_t copies = contestant.copies.size();
+  const std::size_t calls = c.cold() ? std::max<std::size_t>(copies / 2, 1) : 1;
+  std::size_t next = 0;
+  std::vector<double> rates, bytes, read_shares, shares;
+  for (auto _ : state) {
+    const double read = c.cold() ? kernels::read_limit(executor, other.data(), kColdBytes / 2) : 0;
+    const double arithmetic = c.activations == Activations::int8 ? kernels::int8_limit(executor)
+                                                                 : kernels::fma_limit(executor);
+    const auto start = Clock::now();
+    for (std::size_t i = 0; i < calls; ++i) contestant.copies[next++ % copies]();
+    const double taken =
+        std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
+    state.SetIterationTime(taken);
+    rates.push_back(operations / taken * 1e-9);
+    bytes.push_back(static_cast<double>(contestant.bytes) / taken * 1e-9);
+    if (c.cold()) read_shares.push_back(100 * bytes.back() / read);
+    shares.push_back(100 * rates.back() / arithmetic);
+  }
+  state.SetLabel(contestant.name);
+  state.counters["GOP/s"] = median(rates);
+  state.counters["share_%"] = median(shares);
+  if (c.cold()) {
+    state.counters["GB/s"] = median(bytes);
+    state.counters["read_%"] = median(read_shares);
+  }
+}
+
+void measure(benchmark::State& state, const Case& c, Executor& executor) {
+  const QuantizedTensor weight = test::random_quantized(*parse_grid(c.grid), c.n, c.k, 1);
+  std::vector<PackedWeights> copies;
+  do {
+    copies.push_back(require(kernels::pack(weight, c.activations, executor)));
+  } while (c.cold() && copies.size() * copies[0].bytes() < kColdBytes);
   const Matrix x = tokens(c.m, c.k);
   Matrix y = require(Matrix::uninitialized(c.m, c.n));
   kernels::Context context(executor);
@@ -117,37 +159,68 @@ void measure(benchmark::State& state, const Case& c, Executor& executor) {
     state.SkipWithError("a wrong product is not timed");
     return;
   }
-  const double operations =
-      2.0 * static_cast<double>(c.m) * static_cast<double>(c.n) * static_cast<double>(c.k);
-  const std::size_t calls = cold ? copies.size() / 2 : 1;
-  std::size_t next = 0;
-  std::vector<double> rates, bytes, read_shares, shares;
-  for (auto _ : state) {
-    const double read = cold ? kernels::read_limit(executor, other.data(), kColdBytes / 2) : 0;
-    const double arithmetic = c.activations == Activations::int8 ? kernels::int8_limit(executor)
-                                                                 : kernels::fma_limit(executor);
-    const auto start = Clock::now();
-    for (std::size_t i = 0; i < calls; ++i) {
-      const Status done =
-          kernels::gemm(x.view(), copies[next++ % copies.size()], y.view(), context);
+  Contestant contestant{{}, copies[0].bytes(), std::string(copies[0].kernel())};
+  for (const PackedWeights& copy : copies) {
+    contestant.copies.push_back([&] {
+      const Status done = kernels::gemm(x.view(), copy, y.view(), context);
       if (!done) panic(done.error().message.c_str());
-    }
-    const double taken =
-        std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
-    state.SetIterationTime(taken);
-    rates.push_back(operations / taken * 1e-9);
-    bytes.push_back(static_cast<double>(copies[0].bytes()) / taken * 1e-9);
-    if (cold) read_shares.push_back(100 * bytes.back() / read);
-    shares.push_back(100 * rates.back() / arithmetic);
+    });
   }
-  state.SetLabel(copies[0].kernel());
-  state.counters["GOP/s"] = median(rates);
-  state.counters["share_%"] = median(shares);
-  if (cold) {
-    state.counters["GB/s"] = median(bytes);
-    state.counters["read_%"] = median(read_shares);
-  }
+  time(state, c, contestant, executor);
 }
+
+#if defined(QUELL_BENCH_ONEDNN)
+/// The same weights in oneDNN, symmetric and with groups along a row. int8 activations are given to
+/// it rounded already, with one scale for all tokens: less work than ours.
+void measure_onednn(benchmark::State& state, const Case& c, Executor& executor) {
+  const GridSpec grid = *parse_grid(c.grid);
+  const QuantizedTensor weight = test::random_quantized(grid, c.n, c.k, 1);
+  std::vector<std::int8_t> codes(c.n * c.k);
+  std::vector<std::uint8_t> row(c.k);
+  const int zero = 1 << (bits(grid.format) - 1);
+  for (std::size_t r = 0; r < c.n; ++r) {
+    weight.unpack_row(r, row);
+    for (std::size_t i = 0; i < c.k; ++i) {
+      codes[r * c.k + i] = static_cast<std::int8_t>(row[i] - zero);
+    }
+  }
+  const std::size_t groups = group_layout(grid, c.n, c.k).cols;
+  std::vector<float> scales(groups * c.n);
+  for (std::size_t g = 0; g < groups; ++g) {
+    for (std::size_t r = 0; r < c.n; ++r) {
+      scales[g * c.n + r] = weight.parameters().scales[r * groups + g];
+    }
+  }
+  const bool rounded = c.activations == Activations::int8;
+  Matrix x = tokens(c.m, c.k);
+  std::vector<std::int8_t> whole(c.m * c.k);
+  for (std::size_t i = 0; rounded && i < whole.size(); ++i) {
+    whole[i] = static_cast<std::int8_t>(std::lround(x.values()[i]));
+    x.values()[i] = whole[i];
+  }
+  Matrix y = require(Matrix::uninitialized(c.m, c.n));
+  const void* from = rounded ? static_cast<const void*>(whole.data()) : x.data();
+  std::vector<std::unique_ptr<Prepared>> copies;
+  do {
+    copies.push_back(onednn_quantized({c.m, c.n, c.k}, rounded, bits(grid.format), codes.data(),
+                                      c.k / groups, scales));
+    if (copies.back() == nullptr) {
+      state.SkipWithError("it has only its plain loops for this");
+      return;
+    }
+  } while (c.cold() && copies.size() * copies[0]->bytes() < kColdBytes);
+  copies[0]->multiply(from, y.data());
+  if (!agrees(weight, x.view(), y.view(), Activations::f32)) {
+    state.SkipWithError("a wrong product is not timed");
+    return;
+  }
+  Contestant contestant{{}, copies[0]->bytes(), copies[0]->name()};
+  for (const auto& copy : copies) {
+    contestant.copies.push_back([&copy, from, &y] { copy->multiply(from, y.data()); });
+  }
+  time(state, c, contestant, executor);
+}
+#endif
 
 int main_of(int argc, char** argv) {
   const char* wanted = std::getenv("QUELL_BENCH_THREADS");
@@ -163,15 +236,25 @@ int main_of(int argc, char** argv) {
     for (const auto& shape : kShapes) {
       for (const std::size_t m : {1, 8, 32, 128, 512}) {
         const Case each = {activations, grid, shape[0], shape[1], m};
-        const std::string name = std::string(activations == Activations::int8 ? "int8/" : "f32/") +
-                                 grid + "/" + std::to_string(shape[0]) + "_" +
-                                 std::to_string(shape[1]) + "/" + std::to_string(m);
-        benchmark::RegisterBenchmark(
-            name.c_str(),
-            [each, &executor](benchmark::State& state) { measure(state, each, *executor); })
-            ->UseManualTime()
-            ->Unit(benchmark::kMillisecond)
-            ->MinTime(0.3);
+        const auto add = [&](const std::string& who, auto measured) {
+          const std::string name = who + (activations == Activations::int8 ? "int8/" : "f32/") +
+                                   grid + "/" + std::to_string(shape[0]) + "_" +
+                                   std::to_string(shape[1]) + "/" + std::to_string(m);
+          benchmark::RegisterBenchmark(name.c_str(),
+                                       [each, measured, &executor](benchmark::State& state) {
+                                         measured(state, each, *executor);
+                                       })
+              ->UseManualTime()
+              ->Unit(benchmark::kMillisecond)
+              ->MinTime(0.3);
+        };
+        add("", measure);
+#if defined(QUELL_BENCH_ONEDNN)
+        const GridSpec spec = *parse_grid(grid);
+        if (spec.symmetric && spec.per == Channel::output && !spec.two_level) {
+          add("onednn/", measure_onednn);
+        }
+#endif
       }
     }
   }
