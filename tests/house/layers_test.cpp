@@ -89,6 +89,7 @@ const std::vector<ThirdParty>& third_party() {
       {"gmock/", {"tests/"}},
       {"benchmark/", {"bench/"}},
       {"cblas.h", {"bench/"}},
+      {"oneapi/", {"bench/"}},
       // Intrinsics: kernels alone, and the places that measure machines.
       {"immintrin.h", {"kernels/", "bench/"}},
       {"arm_neon.h", {"kernels/"}},
