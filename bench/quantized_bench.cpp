@@ -10,9 +10,10 @@
 //   QUELL_ISA=avx2 quantized_bench           capped: the bounds are capped, too
 //   QUELL_BENCH_THREADS=1 quantized_bench
 //
-// Names: activations/grid/N_K/M, and the same after onednn/ where that is at hand. Counters: read_%
-// is the packed weights' bytes a second over the read bound, share_% the operations a second over
-// the arithmetic bound.
+// Names: activations/grid/N_K/M, the same after onednn/ where that is at hand, and pack/ for
+// packing alone. Counters: read_% is the packed weights' bytes a second over the read bound,
+// share_% the operations a second over the arithmetic bound. With oneDNN, which has threads of its
+// own, OMP_WAIT_POLICY=passive.
 
 #include <benchmark/benchmark.h>
 
@@ -222,6 +223,20 @@ void measure_onednn(benchmark::State& state, const Case& c, Executor& executor) 
 }
 #endif
 
+/// Packing, counted in source codes read, a byte each.
+void measure_packing(benchmark::State& state, const Case& c, Executor& executor) {
+  const QuantizedTensor weight = test::random_quantized(*parse_grid(c.grid), c.n, c.k, 1);
+  std::vector<double> rates;
+  for (auto _ : state) {
+    const auto start = Clock::now();
+    const PackedWeights packed = require(kernels::pack(weight, c.activations, executor));
+    const double taken = std::chrono::duration<double>(Clock::now() - start).count();
+    state.SetIterationTime(taken);
+    rates.push_back(static_cast<double>(c.n) * static_cast<double>(c.k) / taken * 1e-9);
+  }
+  state.counters["Gcodes/s"] = median(rates);
+}
+
 int main_of(int argc, char** argv) {
   const char* wanted = std::getenv("QUELL_BENCH_THREADS");
   const auto executor = make_openmp_executor(wanted != nullptr ? std::atoi(wanted) : 2);
@@ -248,6 +263,7 @@ int main_of(int argc, char** argv) {
               ->Unit(benchmark::kMillisecond)
               ->MinTime(0.3);
         };
+        if (m == 1) add("pack/", measure_packing);
         add("", measure);
 #if defined(QUELL_BENCH_ONEDNN)
         const GridSpec spec = *parse_grid(grid);
