@@ -11,9 +11,10 @@
 //   QUELL_BENCH_THREADS=1 quantized_bench
 //
 // Names: activations/grid/N_K/M, the same after onednn/ where that is at hand, and pack/ for
-// packing alone. Counters: read_% is the packed weights' bytes a second over the read bound,
-// share_% the operations a second over the arithmetic bound. With oneDNN, which has threads of its
-// own, OMP_WAIT_POLICY=passive.
+// packing alone; grid+16 has as many kept columns. Counters: read_% is the packed weights' bytes a
+// second over the read bound, share_% the operations a second over the arithmetic bound, kept_% how
+// much longer the product with kept columns takes than the one without in the same rounds. With
+// oneDNN, which has threads of its own, OMP_WAIT_POLICY=passive.
 
 #include <benchmark/benchmark.h>
 
@@ -47,6 +48,7 @@ struct Case {
   Activations activations;
   const char* grid;
   std::size_t n, k, m;
+  std::size_t kept = 0;  // input channels beside the codes
 
   bool cold() const { return m <= 8; }
 };
@@ -108,7 +110,8 @@ bool agrees(const QuantizedTensor& weight, MatrixView<const float> x, MatrixView
 /// What is timed: one of several copies of the same weights, so that none is in a cache.
 struct Contestant {
   std::vector<std::function<void()>> copies;
-  std::size_t bytes = 0;  // of one
+  std::vector<std::function<void()>> plain;  // without kept columns, if these are the question
+  std::size_t bytes = 0;                     // of one
   std::string name;
 };
 
@@ -119,18 +122,20 @@ void time(benchmark::State& state, const Case& c, const Contestant& contestant,
             const_cast<std::byte*>(other.data()) + other.size(), std::byte{1});
   const double operations =
       2.0 * static_cast<double>(c.m) * static_cast<double>(c.n) * static_cast<double>(c.k);
-  const std::size_t copies = contestant.copies.size();
-  const std::size_t calls = c.cold() ? std::max<std::size_t>(copies / 2, 1) : 1;
+  const std::size_t calls = c.cold() ? std::max<std::size_t>(contestant.copies.size() / 2, 1) : 1;
   std::size_t next = 0;
-  std::vector<double> rates, bytes, read_shares, shares;
+  std::vector<double> rates, bytes, read_shares, shares, costs;
+  const auto seconds = [&](const std::vector<std::function<void()>>& copies) {
+    const auto start = Clock::now();
+    for (std::size_t i = 0; i < calls; ++i) copies[next++ % copies.size()]();
+    return std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
+  };
   for (auto _ : state) {
     const double read = c.cold() ? kernels::read_limit(executor, other.data(), kColdBytes / 2) : 0;
     const double arithmetic = c.activations == Activations::int8 ? kernels::int8_limit(executor)
                                                                  : kernels::fma_limit(executor);
-    const auto start = Clock::now();
-    for (std::size_t i = 0; i < calls; ++i) contestant.copies[next++ % copies]();
-    const double taken =
-        std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
+    const double taken = seconds(contestant.copies);
+    if (!contestant.plain.empty()) costs.push_back(100 * (taken / seconds(contestant.plain) - 1));
     state.SetIterationTime(taken);
     rates.push_back(operations / taken * 1e-9);
     bytes.push_back(static_cast<double>(contestant.bytes) / taken * 1e-9);
@@ -140,18 +145,32 @@ void time(benchmark::State& state, const Case& c, const Contestant& contestant,
   state.SetLabel(contestant.name);
   state.counters["GOP/s"] = median(rates);
   state.counters["share_%"] = median(shares);
+  if (!costs.empty()) state.counters["kept_%"] = median(costs);
   if (c.cold()) {
     state.counters["GB/s"] = median(bytes);
     state.counters["read_%"] = median(read_shares);
   }
 }
 
-void measure(benchmark::State& state, const Case& c, Executor& executor) {
-  const QuantizedTensor weight = test::random_quantized(*parse_grid(c.grid), c.n, c.k, 1);
+std::vector<PackedWeights> pack_copies(const QuantizedTensor& weight, const Case& c,
+                                       Executor& executor) {
   std::vector<PackedWeights> copies;
   do {
     copies.push_back(require(kernels::pack(weight, c.activations, executor)));
   } while (c.cold() && copies.size() * copies[0].bytes() < kColdBytes);
+  return copies;
+}
+
+void measure(benchmark::State& state, const Case& c, Executor& executor) {
+  std::vector<std::uint32_t> kept;  // evenly spread, the outlier channel first
+  for (std::size_t i = 0; i < c.kept; ++i) {
+    kept.push_back(static_cast<std::uint32_t>(7 + i * (c.k - 7) / c.kept));
+  }
+  const GridSpec grid = *parse_grid(c.grid);
+  const QuantizedTensor weight = test::random_keeping(grid, c.n, c.k, kept, 1);
+  const std::vector<PackedWeights> copies = pack_copies(weight, c, executor);
+  std::vector<PackedWeights> plain;
+  if (c.kept != 0) plain = pack_copies(test::random_quantized(grid, c.n, c.k, 1), c, executor);
   const Matrix x = tokens(c.m, c.k);
   Matrix y = require(Matrix::uninitialized(c.m, c.n));
   kernels::Context context(executor);
@@ -160,13 +179,15 @@ void measure(benchmark::State& state, const Case& c, Executor& executor) {
     state.SkipWithError("a wrong product is not timed");
     return;
   }
-  Contestant contestant{{}, copies[0].bytes(), std::string(copies[0].kernel())};
-  for (const PackedWeights& copy : copies) {
-    contestant.copies.push_back([&] {
-      const Status done = kernels::gemm(x.view(), copy, y.view(), context);
+  Contestant contestant{{}, {}, copies[0].bytes(), std::string(copies[0].kernel())};
+  const auto product = [&](const PackedWeights& weights) {
+    return [&] {
+      const Status done = kernels::gemm(x.view(), weights, y.view(), context);
       if (!done) panic(done.error().message.c_str());
-    });
-  }
+    };
+  };
+  for (const PackedWeights& copy : copies) contestant.copies.push_back(product(copy));
+  for (const PackedWeights& copy : plain) contestant.plain.push_back(product(copy));
   time(state, c, contestant, executor);
 }
 
@@ -215,7 +236,7 @@ void measure_onednn(benchmark::State& state, const Case& c, Executor& executor) 
     state.SkipWithError("a wrong product is not timed");
     return;
   }
-  Contestant contestant{{}, copies[0]->bytes(), copies[0]->name()};
+  Contestant contestant{{}, {}, copies[0]->bytes(), copies[0]->name()};
   for (const auto& copy : copies) {
     contestant.copies.push_back([&copy, from, &y] { copy->multiply(from, y.data()); });
   }
@@ -247,32 +268,36 @@ int main_of(int argc, char** argv) {
       {Activations::int8, "int4:sym:ic:g128"}, {Activations::int8, "int8:sym:oc:row"},
       {Activations::int8, "int8:sym:oc:g128"}, {Activations::f32, "int4:sym:oc:g128"},
       {Activations::f32, "int4:sym:oc:g32"},   {Activations::f32, "int4:sym:ic:g128"}};
+  const auto add = [&executor](const std::string& who, const Case& each, auto measured) {
+    const std::string name = who + (each.activations == Activations::int8 ? "int8/" : "f32/") +
+                             each.grid + (each.kept != 0 ? "+" + std::to_string(each.kept) : "") +
+                             "/" + std::to_string(each.n) + "_" + std::to_string(each.k) + "/" +
+                             std::to_string(each.m);
+    benchmark::RegisterBenchmark(
+        name.c_str(),
+        [each, measured, &executor](benchmark::State& state) { measured(state, each, *executor); })
+        ->UseManualTime()
+        ->Unit(benchmark::kMillisecond)
+        ->MinTime(0.3);
+  };
   for (const auto& [activations, grid] : kGrids) {
     for (const auto& shape : kShapes) {
       for (const std::size_t m : {1, 8, 32, 128, 512}) {
         const Case each = {activations, grid, shape[0], shape[1], m};
-        const auto add = [&](const std::string& who, auto measured) {
-          const std::string name = who + (activations == Activations::int8 ? "int8/" : "f32/") +
-                                   grid + "/" + std::to_string(shape[0]) + "_" +
-                                   std::to_string(shape[1]) + "/" + std::to_string(m);
-          benchmark::RegisterBenchmark(name.c_str(),
-                                       [each, measured, &executor](benchmark::State& state) {
-                                         measured(state, each, *executor);
-                                       })
-              ->UseManualTime()
-              ->Unit(benchmark::kMillisecond)
-              ->MinTime(0.3);
-        };
-        if (m == 1) add("pack/", measure_packing);
-        add("", measure);
+        if (m == 1) add("pack/", each, measure_packing);
+        add("", each, measure);
 #if defined(QUELL_BENCH_ONEDNN)
         const GridSpec spec = *parse_grid(grid);
         if (spec.symmetric && spec.per == Channel::output && !spec.two_level) {
-          add("onednn/", measure_onednn);
+          add("onednn/", each, measure_onednn);
         }
 #endif
       }
     }
+  }
+  for (const std::size_t m : {1, 512}) {
+    add("", {Activations::int8, "int4:sym:oc:g128", 4096, 4096, m, 16}, measure);
+    add("", {Activations::f32, "int4:sym:oc:g128", 4096, 4096, m, 16}, measure);
   }
   std::string features;
   for (const std::string_view name : kernels::cpu_features()) features.append(" ").append(name);

@@ -10,6 +10,7 @@
 #include "kernels/cpu/gemm_float/contract.hpp"
 #include "kernels/cpu/gemm_int8/contract.hpp"
 #include "kernels/cpu/hadamard/contract.hpp"
+#include "kernels/cpu/kept_columns/contract.hpp"
 #include "kernels/cpu/quantize_rows/contract.hpp"
 #include "kernels/cpu/sparse_rows/contract.hpp"
 #include "kernels/cpu/strip/contract.hpp"
@@ -47,6 +48,7 @@ std::vector<FamilyReport> explain() {
           walk("gemm_w16a16", gemm_float::table(gemm_float::Weights::bf16)),
           walk("gemm_w4a8", gemm_int8::table(4)),
           walk("gemm_w8a8", gemm_int8::table(8)),
+          walk("kept_columns", kept_columns::table()),
           walk("quantize_rows", quantize_rows_family::table()),
           walk("elementwise", elementwise::table()),
           walk("attention", attention_family::table()),

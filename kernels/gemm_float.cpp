@@ -55,6 +55,7 @@ class FloatTiles {
         a[k * count + r] = run.factors != nullptr ? from[k] * run.factors[k] : from[k];
       }
       for (std::size_t k = cols_; k < padded_; ++k) a[k * count + r] = 0;
+      for (const std::uint32_t k : run.kept) a[k * count + r] = 0;
       double offset = 0;
       for (std::size_t k = 0; k < cols_ && run.zeros != nullptr; ++k) {
         offset += static_cast<double>(a[k * count + r]) * run.zeros[k];

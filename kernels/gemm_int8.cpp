@@ -32,7 +32,8 @@ class Int8Tiles {
         group_(layout.group),
         row_bytes_(round_up(layout.all_units() * kUnit, gemm_int8::kBlockBytes)),
         zero_(symmetric_zero(grid.format)),
-        zeros_(layout.zeros) {}
+        zeros_(layout.zeros),
+        keeps_(layout.kept != 0) {}
 
   std::size_t tile_rows(std::size_t tokens) const {
     return tokens <= entry->lone_rows ? entry->lone_rows : entry->tile_rows;
@@ -44,15 +45,25 @@ class Int8Tiles {
   std::size_t token_bytes() const {
     return round_up(row_bytes_ + groups_ * sizeof(std::int32_t) + sizeof(float), 64);
   }
-  std::size_t work_bytes() const { return std::max(row_bytes_, entry->work_bytes); }
+  std::size_t work_bytes() const {
+    const std::size_t quiet = keeps_ ? round_up(cols_ * sizeof(float), 64) : 0;
+    return std::max(row_bytes_ + quiet, entry->work_bytes);
+  }
 
   void lay_out(MatrixView<const float> x, std::size_t first, std::size_t count, const Run& run,
                std::byte* tile, std::byte* work) const {
     auto* codes = reinterpret_cast<std::int8_t*>(work);
     std::memset(codes + cols_, 0, row_bytes_ - cols_);
+    auto* quiet = reinterpret_cast<float*>(work + row_bytes_);
     for (std::size_t r = 0; r < count; ++r) {
-      scales(tile, count)[r] = quantize_rows_family::quantize_row(
-          *rounding_, x.row(first + r).data(), run.factors, cols_, codes);
+      const float* from = x.row(first + r).data();
+      if (!run.kept.empty()) {
+        std::memcpy(quiet, from, cols_ * sizeof(float));
+        for (const std::uint32_t k : run.kept) quiet[k] = 0;
+        from = quiet;
+      }
+      scales(tile, count)[r] =
+          quantize_rows_family::quantize_row(*rounding_, from, run.factors, cols_, codes);
       for (std::size_t at = 0; at < row_bytes_; at += gemm_int8::kBlockBytes) {
         std::memcpy(tile + at * count + r * gemm_int8::kBlockBytes, codes + at,
                     gemm_int8::kBlockBytes);
@@ -138,6 +149,7 @@ class Int8Tiles {
   std::size_t cols_, groups_, group_, row_bytes_;
   std::int32_t zero_;  // of symmetric grids
   bool zeros_;         // the panels have them
+  bool keeps_;         // input channels beside the codes
 };
 
 }  // namespace

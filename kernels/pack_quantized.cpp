@@ -19,10 +19,10 @@ namespace {
 
 Result<PackedPlan> plan_of(const QuantizedTensor& weight, Activations activations) {
   if (weight.rows() == 0) return plan_dense(0, 0, dense_panel_cols());
-  const bool keeps = !weight.kept().columns.empty();
   const bool rounded = activations == Activations::int8;
-  auto plan = plan_quantized(rounded ? PackedKind::int8_panels : PackedKind::float_panels,
-                             weight.grid(), weight.rows(), weight.cols(), keeps);
+  auto plan =
+      plan_quantized(rounded ? PackedKind::int8_panels : PackedKind::float_panels, weight.grid(),
+                     weight.rows(), weight.cols(), weight.kept().columns.size());
   if (plan || rounded || plan.error().code != ErrorCode::unsupported) return plan;
   return plan_dense(weight.rows(), weight.cols(), dense_panel_cols());
 }
@@ -36,16 +36,16 @@ Status write(const QuantizedTensor& weight, const PackedPlan& plan, std::byte* t
     pack_dense(plan, std::as_const(dense).view(), to, executor);
   } else {
     pack_panels(weight, plan.layout, to, executor);
+    const auto copy = [&](const auto& values, std::size_t at, std::size_t end) {
+      const std::size_t size = values.size() * sizeof values[0];
+      if (size != 0) std::memcpy(to + at, values.data(), size);
+      std::memset(to + at + size, 0, end - at - size);
+    };
     if (plan.grid.per == Channel::input) {
-      const GroupParameters& parameters = weight.parameters();
-      const auto copy = [&](const auto& values, std::size_t at, std::size_t end) {
-        const std::size_t size = values.size() * sizeof values[0];
-        if (size != 0) std::memcpy(to + at, values.data(), size);
-        std::memset(to + at + size, 0, end - at - size);
-      };
-      copy(parameters.scales, plan.factors_at, plan.zeros_at);
-      copy(parameters.zeros, plan.zeros_at, plan.label_at);
+      copy(weight.parameters().scales, plan.factors_at, plan.zeros_at);
+      copy(weight.parameters().zeros, plan.zeros_at, plan.kept_at);
     }
+    copy(weight.kept().columns, plan.kept_at, plan.label_at);
   }
   write_label(plan, to + plan.label_at);
   return ok();
@@ -54,10 +54,9 @@ Status write(const QuantizedTensor& weight, const PackedPlan& plan, std::byte* t
 }  // namespace
 
 Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::size_t rows,
-                                  std::size_t cols, bool keeps_columns) {
+                                  std::size_t cols, std::size_t kept) {
   const PanelPlan panels = plan_panels(grid, rows, cols);
   std::string refused = panels.refused != nullptr ? panels.refused : "";
-  if (keeps_columns) refused = "input channels are kept beside the codes";
   if (kind == PackedKind::int8_panels && refused.empty()) {
     if (panels.layout.group > gemm_int8::kMostInGroup) {
       refused = "a sum over a group of " + std::to_string(panels.layout.group) +
@@ -80,16 +79,18 @@ Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::si
   plan.cols = cols;
   plan.grid = grid;
   plan.layout = panels.layout;
+  plan.layout.kept = kept;
+  const auto lines = [](std::size_t size) {
+    return static_cast<std::size_t>(ceil_divide(size, 64)) * 64;
+  };
   plan.factors_at = plan.layout.panels() * plan.layout.panel_bytes();
-  plan.zeros_at = plan.label_at = plan.factors_at;
+  plan.zeros_at = plan.kept_at = plan.factors_at;
   if (grid.per == Channel::input) {
     const std::size_t count = group_layout(grid, rows, cols).rows * cols;
-    const auto lines = [](std::size_t size) {
-      return static_cast<std::size_t>(ceil_divide(size, 64)) * 64;
-    };
     plan.zeros_at = plan.factors_at + lines(count * sizeof(float));
-    plan.label_at = plan.zeros_at + (grid.symmetric ? 0 : lines(count));
+    plan.kept_at = plan.zeros_at + (grid.symmetric ? 0 : lines(count));
   }
+  plan.label_at = plan.kept_at + lines(kept * sizeof(std::uint32_t));
   return plan;
 }
 

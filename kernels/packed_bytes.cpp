@@ -2,8 +2,8 @@
 
 // Packed bytes and their label. Bytes that were packed before may come from a file, so the label is
 // hostile: every size is computed again from grid and shape, by the code that packs, and must be
-// the size of the bytes. Whatever the panels hold is memory-safe, since no number in them is an
-// index or a size: it is multiplied.
+// the size of the bytes. The numbers of kept input channels are indexes and are checked as well.
+// Whatever else the bytes hold is memory-safe: it is multiplied.
 
 #include "kernels/packed_bytes.hpp"
 
@@ -23,7 +23,7 @@ namespace {
 /// arrangement of panels changes.
 struct Label {
   static constexpr std::uint64_t kMagic = 0x6465'6b63'6170'2d71;  // "q-packed", read as text
-  static constexpr std::uint32_t kVersion = 1;
+  static constexpr std::uint32_t kVersion = 2;
 
   std::uint64_t magic = kMagic;
   std::uint32_t version = kVersion;
@@ -31,8 +31,9 @@ struct Label {
   std::uint64_t rows = 0, cols = 0;  // OC, IC
   std::uint64_t bytes = 0;           // with the label
   std::uint32_t panel_cols = 0;      // of dense panels
+  std::uint32_t kept = 0;            // input channels beside codes
   std::uint8_t kind = 0, format = 0, symmetric = 0, per = 0, scale_type = 0, two_level = 0;
-  std::uint8_t reserved[14] = {};
+  std::uint8_t reserved[10] = {};
 };
 static_assert(sizeof(Label) == 64);
 static_assert(sizeof(std::size_t) == 8);  // below that sizes of a label could wrap
@@ -73,7 +74,24 @@ Result<PackedPlan> plan_of(const Label& label) {
     return plan_halves(kind, label.rows, label.cols);
   }
   QUELL_TRY(grid, grid_of(label));
-  return plan_quantized(static_cast<PackedKind>(label.kind), grid, label.rows, label.cols, false);
+  return plan_quantized(static_cast<PackedKind>(label.kind), grid, label.rows, label.cols,
+                        label.kept);
+}
+
+/// The numbers of kept input channels ascend and name channels that exist.
+Status check_kept(const PackedPlan& plan, const std::byte* columns) {
+  std::uint64_t least = 0;
+  for (std::size_t k = 0; k < plan.layout.kept; ++k) {
+    std::uint32_t column = 0;
+    std::memcpy(&column, columns + k * sizeof column, sizeof column);
+    if (column < least || column >= plan.cols) {
+      return not_packed("kept input channel " + std::to_string(k) + " is number " +
+                        std::to_string(column) + ", expected " + std::to_string(least) + " to " +
+                        std::to_string(plan.cols - 1) + "; pack the weight again");
+    }
+    least = std::uint64_t{column} + 1;
+  }
+  return ok();
 }
 
 }  // namespace
@@ -85,6 +103,7 @@ void write_label(const PackedPlan& plan, std::byte* to) noexcept {
   label.cols = plan.cols;
   label.bytes = plan.bytes();
   label.panel_cols = static_cast<std::uint32_t>(plan.panel_cols);
+  label.kept = static_cast<std::uint32_t>(plan.layout.kept);
   label.kind = static_cast<std::uint8_t>(plan.kind);
   label.format = static_cast<std::uint8_t>(plan.grid.format);
   label.symmetric = plan.grid.symmetric ? 1 : 0;
@@ -121,7 +140,7 @@ Result<PackedPlan> plan_dense(std::size_t rows, std::size_t cols, std::size_t pa
   plan.rows = rows;
   plan.cols = cols;
   plan.panel_cols = panel_cols;
-  plan.factors_at = plan.zeros_at = plan.label_at = static_cast<std::size_t>(*lines);
+  plan.factors_at = plan.zeros_at = plan.kept_at = plan.label_at = static_cast<std::size_t>(*lines);
   return plan;
 }
 
@@ -131,7 +150,7 @@ PackedPlan plan_halves(PackedKind kind, std::size_t rows, std::size_t cols) noex
   plan.rows = rows;
   plan.cols = cols;
   plan.layout = float_panels(rows, cols, kind == PackedKind::bf16_panels);
-  plan.factors_at = plan.zeros_at = plan.label_at =
+  plan.factors_at = plan.zeros_at = plan.kept_at = plan.label_at =
       plan.layout.panels() * plan.layout.panel_bytes();
   return plan;
 }
@@ -184,12 +203,20 @@ Result<PackedWeights> view_packed(std::span<const std::byte> bytes) {
     return not_packed("a weight of " + shape + " does not fit in " + std::to_string(bytes.size()) +
                       " bytes; pack it again");
   }
+  const bool codes = label.kind == static_cast<std::uint8_t>(PackedKind::float_panels) ||
+                     label.kind == static_cast<std::uint8_t>(PackedKind::int8_panels);
+  if (label.kept > (codes ? label.cols : 0)) {
+    return not_packed("the label names " + std::to_string(label.kept) +
+                      " kept input channels of a weight of " + shape +
+                      (codes ? "" : " without codes") + "; pack it again");
+  }
   QUELL_TRY(plan, plan_of(label));
   if (plan.bytes() != bytes.size() || label.bytes != bytes.size()) {
     return not_packed("a weight of " + shape + " takes " + std::to_string(plan.bytes()) +
                       " bytes and the label says " + std::to_string(label.bytes) + "; there are " +
                       std::to_string(bytes.size()));
   }
+  QUELL_TRY(check_kept(plan, bytes.data() + plan.kept_at));
   return form_of(plan, PackedBytes(bytes));
 }
 
@@ -210,7 +237,9 @@ std::span<const std::byte> PackedWeights::memory() const noexcept {
 }
 std::string PackedWeights::kernel() const {
   if (form_ == nullptr) return {};
-  return std::string(form_->family) + "/" + std::string(to_string(form_->isa));
+  std::string name = std::string(form_->family) + "/" + std::string(to_string(form_->isa));
+  if (form_->kept_isa) name.append(" + kept_columns/").append(to_string(*form_->kept_isa));
+  return name;
 }
 
 namespace {

@@ -9,6 +9,7 @@
 //     panels         of gemm_dense: [panels][IC][panel_cols] floats; else as panels.hpp says
 //     factors        groups down the input channels only: their scales, [runs, IC] floats
 //     zeros          asymmetric ones of these only: [runs, IC] bytes
+//     kept           input channels kept beside the codes: their numbers, 32 bits each, ascending
 //     label          64 bytes: what all this is
 //
 // Every part begins at a 64-byte boundary.
@@ -16,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -59,7 +61,7 @@ struct PackedPlan {
   std::size_t panel_cols = 0;      // of dense panels
   GridSpec grid;                   // of panels of codes
   PanelLayout layout;
-  std::size_t factors_at = 0, zeros_at = 0, label_at = 0;
+  std::size_t factors_at = 0, zeros_at = 0, kept_at = 0, label_at = 0;
 
   std::size_t bytes() const noexcept { return label_at + 64; }
 };
@@ -68,9 +70,10 @@ struct PackedPlan {
 Result<PackedPlan> plan_dense(std::size_t rows, std::size_t cols, std::size_t panel_cols);
 /// Of f16_panels or bf16_panels, sizes that fit in memory as floats.
 PackedPlan plan_halves(PackedKind kind, std::size_t rows, std::size_t cols) noexcept;
-/// `kind` is one of the other panels. Errors: unsupported, with the reason.
+/// `kind` is one of the other panels, `kept` the number of kept columns, at most `cols`. Errors:
+/// unsupported, with the reason.
 Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::size_t rows,
-                                  std::size_t cols, bool keeps_columns);
+                                  std::size_t cols, std::size_t kept);
 
 class PackedForm {
  public:
@@ -85,6 +88,7 @@ class PackedForm {
 
   std::string_view family;
   Isa isa = Isa::scalar;
+  std::optional<Isa> kept_isa;     // of what adds kept columns, if there are any
   std::size_t rows = 0, cols = 0;  // OC, IC
   PackedBytes bytes;
 };

@@ -14,16 +14,23 @@
 // One tile of tokens (decoding) has no spans: a panel is read from end to end, once, and each
 // thread has a contiguous range of panels.
 //
+// Input channels that are kept in float16 beside the codes are 0 where activations are laid out,
+// and their products are added where y is written (cpu/kept_columns).
+//
 // Groups down the input channels give every run of output channels activations of its own: the
 // first two loops then go over the runs, and where there are enough of them a run is one thread's.
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "kernels/cpu/kept_columns/contract.hpp"
+#include "kernels/dispatch.hpp"
 #include "kernels/packed_form.hpp"
 #include "kernels/panels.hpp"
 #include "quell/core/checked.hpp"
@@ -51,6 +58,8 @@ struct Run {
   std::size_t first_panel, panels;
   const float* factors;       // [IC], what x is multiplied by, or null
   const std::uint8_t* zeros;  // [IC], or null
+  // Input channels that are 0 to the codes, whatever x has there: those kept beside them.
+  std::span<const std::uint32_t> kept;
 };
 
 /// `Tiles` is how one family holds activations and multiplies them. It has
@@ -75,6 +84,12 @@ class PanelForm final : public PackedForm {
     rows = layout_.rows;
     cols = layout_.cols;
     bytes = std::move(packed);
+    // A copy: what was checked does not change with a file that is mapped.
+    kept_.resize(layout_.kept);
+    if (!kept_.empty()) {
+      std::memcpy(kept_.data(), bytes.data() + plan.kept_at, kept_.size() * sizeof kept_[0]);
+      kept_isa = adds_->isa;
+    }
     if (plan.grid.per != Channel::input) return;
     run_rows_ = group_layout(plan.grid, rows, cols).length;
     factors_ = reinterpret_cast<const float*>(bytes.data() + plan.factors_at);
@@ -87,7 +102,7 @@ class PanelForm final : public PackedForm {
     const std::size_t most = runs_apart ? Tiles::kRunBlockRows : Tiles::kBlockRows;
     // Blocks of equal height: 512 tokens are two of 256.
     const std::size_t together = ceil_divide(x.rows(), ceil_divide(x.rows(), most));
-    const std::size_t tokens = together * tiles_.token_bytes();
+    const std::size_t tokens = together * token_bytes();
     const std::size_t sums =
         std::min(kPanels, layout_.panels()) * together * kPanelCols * sizeof(float);
     const std::size_t work = tiles_.work_bytes();
@@ -133,13 +148,20 @@ class PanelForm final : public PackedForm {
 
   std::size_t runs() const { return run_rows_ == 0 ? 1 : ceil_divide(rows, run_rows_); }
   Run run_at(std::size_t i) const {
-    if (run_rows_ == 0) return {0, layout_.panels(), nullptr, nullptr};
+    if (run_rows_ == 0) return {0, layout_.panels(), nullptr, nullptr, kept_};
     const std::size_t first = i * run_rows_;
     return {first / kPanelCols, ceil_divide(std::min(run_rows_, rows - first), kPanelCols),
-            factors_ + i * cols, zeros_ == nullptr ? nullptr : zeros_ + i * cols};
+            factors_ + i * cols, zeros_ == nullptr ? nullptr : zeros_ + i * cols, kept_};
   }
   std::byte* tile_at(const Block& block, std::byte* tokens, std::size_t tile) const {
-    return tokens + block.first_row(tile) * tiles_.token_bytes();
+    return tokens + block.first_row(tile) * token_bytes();
+  }
+  std::size_t token_bytes() const {
+    return tiles_.token_bytes() + round_up(kept_.size() * sizeof(float), kLine);
+  }
+  /// Activations of kept input channels, [rows of the tile][kept], behind a tile of `count` tokens.
+  float* kept_of(std::byte* tile, std::size_t count) const {
+    return reinterpret_cast<float*>(tile + count * tiles_.token_bytes());
   }
 
   void multiply_run(const Block& block, const Run& run, Context& context) const {
@@ -164,8 +186,14 @@ class PanelForm final : public PackedForm {
   void lay_out(const Block& block, const Run& run, std::byte* tokens, std::size_t begin,
                std::size_t end, std::byte* work) const {
     for (std::size_t tile = begin; tile < end; ++tile) {
-      tiles_.lay_out(block.x, block.first_row(tile), block.rows_of(tile), run,
-                     tile_at(block, tokens, tile), work);
+      const std::size_t first = block.first_row(tile), count = block.rows_of(tile);
+      std::byte* to = tile_at(block, tokens, tile);
+      tiles_.lay_out(block.x, first, count, run, to, work);
+      float* kept = kept_of(to, count);
+      for (std::size_t r = 0; r < count; ++r) {
+        const float* x = block.x.row(first + r).data();
+        for (const std::uint32_t column : kept_) *kept++ = x[column];
+      }
     }
   }
 
@@ -214,12 +242,42 @@ class PanelForm final : public PackedForm {
               std::size_t panels, const float* sums) const {
     const std::size_t count = block.rows_of(tile), first = block.first_row(tile);
     std::byte* of_tile = tile_at(block, tokens, tile);
+    if (!kept_.empty()) {
+      for (std::size_t q = 0; q < panels; ++q) {
+        finish_keeping(block, of_tile, tile, p + q, sums + q * block.x.rows() * kPanelCols);
+      }
+      return;
+    }
     for (std::size_t r = 0; r < count; ++r) {
       float* y = block.y.row(first + r).data();
       for (std::size_t q = 0; q < panels; ++q) {
         const std::size_t col = (p + q) * kPanelCols;
         tiles_.finish(of_tile, count, r, sums + (q * block.x.rows() + first + r) * kPanelCols,
                       std::min(kPanelCols, rows - col), y + col);
+      }
+    }
+  }
+
+  /// The same of one panel beside kept input channels, which are added on the way.
+  void finish_keeping(const Block& block, std::byte* of_tile, std::size_t tile, std::size_t p,
+                      const float* sums) const {
+    constexpr std::size_t kRows = 12;  // as many as most tiles have: 1.5 KB
+    alignas(64) float finished[kRows * kPanelCols];
+    const std::size_t count = block.rows_of(tile), first = block.first_row(tile);
+    const std::size_t col = p * kPanelCols, n = std::min(kPanelCols, rows - col);
+    const auto* values = reinterpret_cast<const std::uint16_t*>(
+        bytes.data() + p * layout_.panel_bytes() + layout_.kept_at());
+    for (std::size_t from = 0; from < count; from += kRows) {
+      const std::size_t end = std::min(from + kRows, count);
+      for (std::size_t r = from; r < end; ++r) {
+        tiles_.finish(of_tile, count, r, sums + (first + r) * kPanelCols, kPanelCols,
+                      finished + (r - from) * kPanelCols);
+      }
+      adds_->add(kept_of(of_tile, count) + from * kept_.size(), end - from, values, kept_.size(),
+                 finished);
+      for (std::size_t r = from; r < end; ++r) {
+        std::memcpy(block.y.row(first + r).data() + col, finished + (r - from) * kPanelCols,
+                    n * sizeof(float));
       }
     }
   }
@@ -261,6 +319,8 @@ class PanelForm final : public PackedForm {
   Tiles tiles_;
   PanelLayout layout_;
   std::vector<Span> whole_, spans_;
+  std::vector<std::uint32_t> kept_;  // input channels beside the codes
+  const kept_columns::Entry* adds_ = &choose(kept_columns::table());
   std::size_t run_rows_ = 0;             // OC that share scales down the input channels, or 0
   const float* factors_ = nullptr;       // [runs, IC], in the packed bytes
   const std::uint8_t* zeros_ = nullptr;  // [runs, IC], in the packed bytes, or null

@@ -110,6 +110,13 @@ void pack_panel(const QuantizedTensor& tensor, const PanelLayout& layout, std::s
       });
     }
   }
+  const std::span<const std::uint16_t> kept = tensor.kept().values;
+  for (std::size_t k = 0; k < layout.kept; ++k) {
+    for (std::size_t c = 0; c < rows; ++c) {
+      std::memcpy(to + layout.kept_at() + 64 * k + 2 * c, &kept[(first + c) * layout.kept + k],
+                  sizeof kept[0]);
+    }
+  }
   if (layout.scales == PanelScales::none) return;
   const GroupParameters& parameters = tensor.parameters();
   each_block([&](std::size_t g, std::size_t, std::size_t, std::byte* block) {

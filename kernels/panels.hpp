@@ -13,6 +13,9 @@
 //     scales     32 of float16 or bfloat16 (64 bytes) or of float32 (128 bytes)
 //     zeros      32 bytes and as many unused ones, on asymmetric grids only
 //
+// After the last group comes, for each input channel that is kept in float16 beside the codes, a
+// line of 64 bytes: its weights of the 32 OC.
+//
 //     4 bits: byte 4 c + b has the code of OC c, IC 4 u + b in its low half and that of OC c + 16
 //             in its high half, c < 16
 //     8 bits: byte 4 c + b has the code of OC c, IC 4 u + b, c < 32
@@ -51,6 +54,7 @@ struct PanelLayout {
   bool zeros = false;      // a line of zeros after the scales
   std::size_t groups = 1;  // blocks of a panel
   std::size_t group = 0;   // IC of all blocks but the last, which may have fewer
+  std::size_t kept = 0;    // lines of kept input channels after the last block
 
   std::size_t panels() const noexcept { return (rows + kPanelCols - 1) / kPanelCols; }
   std::size_t unit_bytes() const noexcept { return kPanelCols * kUnit * code_bits / 8; }
@@ -70,9 +74,11 @@ struct PanelLayout {
   std::size_t block_bytes(std::size_t g) const noexcept {
     return units(g) * unit_bytes() + tail_bytes();
   }
-  std::size_t panel_bytes() const noexcept {
+  /// Where the kept input channels of a panel begin.
+  std::size_t kept_at() const noexcept {
     return (groups - 1) * block_bytes(0) + block_bytes(groups - 1);
   }
+  std::size_t panel_bytes() const noexcept { return kept_at() + 64 * kept; }
 };
 
 /// Code of OC c (of the panel) and IC b (of the unit).
@@ -112,7 +118,8 @@ struct PanelPlan {
 };
 PanelPlan plan_panels(const GridSpec& grid, std::size_t rows, std::size_t cols) noexcept;
 
-/// Writes all panels, layout.panels() * layout.panel_bytes() bytes.
+/// Writes all panels, layout.panels() * layout.panel_bytes() bytes. layout.kept is the number of
+/// kept columns of the tensor.
 void pack_panels(const QuantizedTensor& tensor, const PanelLayout& layout, std::byte* to,
                  Executor& executor);
 

@@ -241,8 +241,8 @@ class Bench final : public Command {
               if (tensor->dtype == DType::f16) grid = "f16";
             }
             if (const io::ModulePlan* plan = model.quantized().find(linear->name)) {
-              // Beside kept input channels weights are multiplied as floats.
-              if (plan->kept_columns == 0) grid = quell::to_string(plan->grid);
+              // Columns kept beside the codes are left out: a few of thousands.
+              grid = quell::to_string(plan->grid);
             }
             const Shape shape = {linear->rows, linear->cols, grid};
             if (seen.insert(shape).second) shapes.push_back(shape);

@@ -424,11 +424,10 @@ std::uint64_t Engine::packed_bytes() const noexcept {
     for (const model::Site site : model::kSites) {
       for (const model::Linear* linear : model::linears_at(block, site)) {
         const io::ModulePlan* module = state_->model.quantized().find(linear->name);
-        // Beside kept input channels weights are packed as floats.
-        const bool codes = options.arithmetic != Arithmetic::dequantized && module != nullptr &&
-                           module->kept_columns == 0;
+        const bool codes = options.arithmetic != Arithmetic::dequantized && module != nullptr;
         total += bytes(std::uint64_t{linear->rows} * linear->cols, codes ? &module->grid : nullptr,
                        linear->name + ".weight");
+        if (codes) total += 2 * std::uint64_t{linear->rows} * module->kept_columns;  // f16
       }
     }
   }

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <vector>
@@ -192,6 +193,49 @@ TEST_F(PackedMemory, EveryCutAndEveryChangedByteOfTheLabelIsRefusedOrHarmless) {
     EXPECT_GE(taken, 64u);
     EXPECT_LT(taken, 64u * 40) << "the label checks hardly anything";
   }
+}
+
+TEST_F(PackedMemory, KeptColumnsAreCheckedAndOnlyThoseThatExistAreTaken) {
+  for (const char* word : {"int4:asym:oc:g32", "int8:asym:ic:g32"}) {
+    const std::uint32_t columns[] = {0, 5, 63};
+    const auto weight = test::random_keeping(grid_of(word), 96, 64, columns, 1);
+    for (const Activations activations : {Activations::f32, Activations::int8}) {
+      expect_the_same(weight, activations);
+      const auto own = pack(weight, activations, serial_);
+      ASSERT_TRUE(own);
+      EXPECT_NE(own->kernel().find("kept_columns/"), std::string::npos) << own->kernel();
+      // Their numbers are the line before the label.
+      const std::size_t size = own->bytes(), at = size - 128;
+      const auto with = [&](std::initializer_list<std::uint32_t> numbers) {
+        AlignedBytes changed = copy(own->memory());
+        std::memcpy(changed.data() + at, numbers.begin(), numbers.size() * sizeof(std::uint32_t));
+        const auto seen = view_packed({changed.data(), size});
+        if (seen) product(*seen);
+        return seen ? std::string() : seen.error().message;
+      };
+      EXPECT_EQ(with({0, 5, 63}), "");
+      EXPECT_EQ(with({1, 2, 3}), "");
+      EXPECT_NE(with({0, 5, 64}).find("is number 64, expected 6 to 63"), std::string::npos);
+      EXPECT_NE(with({0, 5, 5}), "");
+      EXPECT_NE(with({5, 0, 63}), "");
+      EXPECT_NE(with({0, 5, 0xFFFFFFFFu}), "");
+      // How many there are says the label, at byte 44: the sizes no longer fit, or there are more
+      // than input channels.
+      for (const std::uint32_t count : {0u, 2u, 4u, 64u, 65u, 0xFFFFFFFFu}) {
+        AlignedBytes changed = copy(own->memory());
+        std::memcpy(changed.data() + size - 64 + 44, &count, sizeof count);
+        EXPECT_FALSE(view_packed({changed.data(), size})) << count;
+      }
+    }
+  }
+  // Floats have none.
+  std::vector<float> values(64, 1.0f);
+  const auto floats = pack({values.data(), 8, 8}, DType::f16, serial_);
+  AlignedBytes changed = copy(floats->memory());
+  changed.data()[floats->bytes() - 64 + 44] = std::byte{1};
+  const auto refused = view_packed({changed.data(), changed.size()});
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("without codes"), std::string::npos);
 }
 
 TEST_F(PackedMemory, AnyContentOfPanelsIsMultipliedWithoutHarm) {

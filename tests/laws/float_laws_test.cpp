@@ -285,8 +285,13 @@ TEST(FloatProduct, IsNearTheProductOfTheDequantizedWeight) {
   }
 }
 
-// Kept input channels are no part of a panel. With float32 activations the weight is multiplied as
-// floats, channels in their places; int8 activations would round what is kept, and refuse.
+TEST(FloatProduct, AddsKeptColumnsAsTheContractSays) {
+  kLaw.expect_with_kept_columns({"int4:sym:oc:g32", "int4:asym:oc:row", "int3:asym:oc:g4",
+                                 "int2:sym:oc:g16", "int8:asym:oc:g32", "nf4:sym:oc:g32",
+                                 "int4:sym:oc:g32:u4", "int4:asym:ic:g32", "int8:sym:ic:row"});
+}
+
+// Groups that panels cannot hold are multiplied as floats, with the kept channels in their places.
 TEST(FloatProduct, HasTheKeptChannelsInTheirPlaces) {
   SerialExecutor executor;
   Context context(executor);
@@ -295,21 +300,21 @@ TEST(FloatProduct, HasTheKeptChannelsInTheirPlaces) {
   Numbers(7).fill(weight.values());
   const std::uint32_t columns[] = {3, 95};
   for (std::size_t o = 0; o < oc; ++o) weight(o, 3) *= 1000;
-  const auto codes = quantize_keeping(weight.view(), *parse_grid("int4:sym:oc:g32"),
-                                      ScaleMethod::absmax, {}, columns, executor);
-  ASSERT_TRUE(codes) << codes.error().message;
-  const auto refused = pack(*codes, Activations::int8, executor);
-  ASSERT_FALSE(refused);
-  EXPECT_NE(refused.error().message.find("kept"), std::string::npos) << refused.error().message;
-  auto packed = pack(*codes, Activations::f32, executor);
-  ASSERT_TRUE(packed) << packed.error().message;
-  std::vector<float> x(ic), y(oc), row(ic);
-  x[3] = 1;
-  ASSERT_TRUE(gemm({x.data(), 1, ic}, *packed, {y.data(), 1, oc}, context));
-  for (std::size_t o = 0; o < oc; ++o) {
-    codes->dequantize_row(o, row);
-    EXPECT_EQ(y[o], row[3]);
-    EXPECT_NEAR(y[o], weight(o, 3), std::fabs(weight(o, 3)) * 0x1p-11F);  // f16
+  for (const char* word : {"int4:sym:oc:g32", "int4:sym:oc:g6"}) {
+    const auto codes = quantize_keeping(weight.view(), *parse_grid(word), ScaleMethod::absmax, {},
+                                        columns, executor);
+    ASSERT_TRUE(codes) << codes.error().message;
+    auto packed = pack(*codes, Activations::f32, executor);
+    ASSERT_TRUE(packed) << packed.error().message;
+    EXPECT_EQ(packed->kernel().find("gemm_dense") == 0, std::strstr(word, "g6") != nullptr);
+    std::vector<float> x(ic), y(oc), row(ic);
+    x[3] = 1;
+    ASSERT_TRUE(gemm({x.data(), 1, ic}, *packed, {y.data(), 1, oc}, context));
+    for (std::size_t o = 0; o < oc; ++o) {
+      codes->dequantize_row(o, row);
+      EXPECT_EQ(y[o], row[3]);
+      EXPECT_NEAR(y[o], weight(o, 3), std::fabs(weight(o, 3)) * 0x1p-11F);  // f16
+    }
   }
 }
 

@@ -339,6 +339,12 @@ TEST(QuantizedProduct, IsWhatTheContractSaysForManyTokensAndLongRows) {
   }
 }
 
+TEST(QuantizedProduct, AddsKeptColumnsAsTheContractSays) {
+  kLaw.expect_with_kept_columns({"int4:sym:oc:g32", "int4:asym:oc:row", "int3:asym:oc:g4",
+                                 "int2:sym:oc:g16", "int8:asym:oc:g32", "int8full:sym:oc:row",
+                                 "int4:sym:oc:g32:u4", "int4:asym:ic:g32", "int8:sym:ic:row"});
+}
+
 TEST(QuantizedProduct, OfNothingWritesNothing) {
   SerialExecutor executor;
   Context context(executor);

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "quell/core/executor.hpp"
+#include "quell/core/half.hpp"
 #include "quell/kernels/gemm.hpp"
 #include "quell/kernels/isa.hpp"
 #include "support/guarded.hpp"
@@ -33,17 +35,22 @@ class ProductLaw {
   ProductLaw(Activations activations, ByTheLetter by_the_letter, float bad)
       : activations_(activations), by_the_letter_(by_the_letter), bad_(bad) {}
 
+  /// With kept columns x is a thousand times larger there.
   void expect(const GridSpec& grid, std::size_t oc, std::size_t ic, std::size_t tokens,
-              unsigned seed) const {
+              unsigned seed, const std::vector<std::uint32_t>& kept = {}) const {
     using test::Edge;
-    const QuantizedTensor weight = test::random_quantized(grid, oc, ic, seed);
+    const QuantizedTensor weight = kept.empty() ? test::random_quantized(grid, oc, ic, seed)
+                                                : test::random_keeping(grid, oc, ic, kept, seed);
     test::Numbers numbers(seed + 1);
     const std::size_t stride = ic + seed % 3;
     test::Guarded<float> x((tokens - 1) * stride + ic, seed % 2 == 0 ? Edge::front : Edge::back);
     for (float& value : x) value = numbers.bell() * (numbers.uniform() > 0.95F ? 100.0F : 1.0F);
+    for (std::size_t t = 0; t < tokens; ++t) {
+      for (const std::uint32_t c : kept) x[t * stride + c] *= 1000;
+    }
     if (tokens > 2) x[stride] = bad_;
     const MatrixView<const float> view(x.data(), tokens, ic, stride);
-    const std::vector<float> expected = by_the_letter_(view, weight);
+    const std::vector<float> expected = product(view, weight);
     ASSERT_FALSE(tokens > 2 && std::isfinite(expected[oc]));
     for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::amx, Isa::neon,
                           Isa::neondot}) {
@@ -59,8 +66,34 @@ class ProductLaw {
         ASSERT_TRUE(gemm(view, *packed, {y.data(), tokens, oc}, context));
         ASSERT_TRUE(test::same_bits(y.span(), expected))
             << to_string(grid) << " OC " << oc << " IC " << ic << " T " << tokens << " "
-            << packed->kernel() << " threads " << threads;
+            << packed->kernel() << " threads " << threads << " kept " << kept.size();
       }
+    }
+  }
+
+  /// Columns kept out of `ic`: none, one, some, all; every number of tokens of a tile and more.
+  void expect_with_kept_columns(std::initializer_list<const char*> grids) const {
+    unsigned seed = 0;
+    for (const char* word : grids) {
+      const GridSpec grid = *parse_grid(word);
+      for (const std::size_t count : {1, 17, 77}) {
+        const std::size_t ic = 77;
+        std::vector<std::uint32_t> kept;
+        for (std::size_t k = 0; k < count; ++k) {
+          kept.push_back(static_cast<std::uint32_t>(k * ic / count + (ic - 1) / count / 2));
+        }
+        for (const std::size_t tokens : {1, 3, 6, 13, 40}) {
+          ++seed;
+          expect(grid, seed % 2 == 0 ? 70 : 33, ic, tokens, seed, kept);
+        }
+      }
+    }
+    // Several blocks, spans and panels; with runs of output channels, too.
+    for (const char* word : {"int4:sym:oc:g128", "int8:asym:ic:g32"}) {
+      expect(*parse_grid(word), 97, 520, 270, ++seed, {0, 5, 350, 518, 519});
+    }
+    for (std::size_t tokens = 1; tokens <= 40; ++tokens) {
+      expect(*parse_grid("int4:asym:oc:g32"), 33, 64, tokens, ++seed, {3, 4, 63});
     }
   }
 
@@ -88,6 +121,25 @@ class ProductLaw {
   }
 
  private:
+  /// Kept columns as the contract of kept_columns states them, beside the letter of the codes.
+  std::vector<float> product(MatrixView<const float> x, const QuantizedTensor& weight) const {
+    const KeptColumns& kept = weight.kept();
+    const std::size_t count = kept.columns.size(), oc = weight.rows();
+    std::vector<float> quiet(x.rows() * x.cols());
+    for (std::size_t t = 0; t < x.rows(); ++t) {
+      std::copy_n(x.row(t).data(), x.cols(), quiet.data() + t * x.cols());
+      for (const std::uint32_t c : kept.columns) quiet[t * x.cols() + c] = 0;
+    }
+    std::vector<float> y = by_the_letter_({quiet.data(), x.rows(), x.cols()}, weight);
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      for (std::size_t k = 0; k < count; ++k) {
+        const float value = f16_to_float(kept.values[i % oc * count + k]);
+        y[i] = std::fma(x(i / oc, kept.columns[k]), value, y[i]);
+      }
+    }
+    return y;
+  }
+
   Activations activations_;
   ByTheLetter by_the_letter_;
   float bad_;

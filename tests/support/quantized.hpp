@@ -5,10 +5,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "quell/core/bits.hpp"
+#include "quell/core/half.hpp"
 #include "quell/core/random.hpp"
 #include "quell/grid/quantized.hpp"
 
@@ -52,6 +54,33 @@ inline QuantizedTensor random_quantized(const GridSpec& grid, std::size_t rows, 
     multiply_levels(parameters);
   }
   return *QuantizedTensor::create(grid, rows, cols, std::move(packed), std::move(parameters));
+}
+
+/// The same with kept columns, whose values are some thirty times the others. The format has a
+/// zero.
+inline QuantizedTensor random_keeping(const GridSpec& grid, std::size_t rows, std::size_t cols,
+                                      std::span<const std::uint32_t> columns, std::uint64_t seed) {
+  const QuantizedTensor random = random_quantized(grid, rows, cols, seed);
+  const GroupLayout layout = group_layout(grid, rows, cols);
+  const unsigned code_bits = bits(grid.format);
+  std::vector<std::uint8_t> codes(cols), packed(rows * random.row_bytes());
+  KeptColumns kept;
+  kept.columns.assign(columns.begin(), columns.end());
+  std::vector<float> values(rows * columns.size());
+  Random(seed).fill_normal(values);
+  for (const float value : values) kept.values.push_back(float_to_f16(30 * value));
+  for (std::size_t r = 0; r < rows; ++r) {
+    random.unpack_row(r, codes);
+    for (const std::uint32_t col : columns) {
+      const int zero = grid.symmetric ? symmetric_zero(grid.format)
+                                      : random.parameters().zeros[layout.index(r, col)];
+      codes[col] = 0;
+      while (code_level(grid.format, codes[col], zero) != 0) ++codes[col];
+    }
+    pack_codes(codes, code_bits, {packed.data() + r * random.row_bytes(), random.row_bytes()});
+  }
+  auto tensor = QuantizedTensor::create(grid, rows, cols, std::move(packed), random.parameters());
+  return *(*std::move(tensor)).keeping(std::move(kept));
 }
 
 }  // namespace quell::test

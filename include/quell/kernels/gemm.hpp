@@ -68,7 +68,9 @@ class PackedWeights {
   std::size_t bytes() const noexcept { return memory().size(); }
   /// All that was packed, at a 64-byte boundary: what view_packed takes back.
   std::span<const std::byte> memory() const noexcept;
-  /// What multiplies them, such as gemm_w4a8/avx512vnni.
+  /// What multiplies them, such as gemm_w4a8/avx512vnni, or, with kept columns,
+  /// gemm_w4a8/avx512vnni
+  /// + kept_columns/avx512.
   std::string kernel() const;
 
  private:
@@ -96,6 +98,11 @@ enum class Activations {
 ///
 /// With int8 activations and groups down the input channels, x is multiplied by the scales of each
 /// run of output channels before it is rounded, so it is rounded once for every run.
+///
+/// Kept columns are multiplied in the same call, in float32 with either kind of activations: to the
+/// codes their channels of x are 0, so that they take no part in the scale of an int8 row, and
+/// x[c] * w[o, c] is then added to the finished y for each kept c, ascending, with fused
+/// multiply-add.
 Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activations,
                            Executor& executor);
 
@@ -114,10 +121,10 @@ Result<PackedWeights> pack_into(const QuantizedTensor& weight, Activations activ
 /// Weights that were packed before, in memory at a 64-byte boundary which outlives the result: a
 /// file mapped, say. `bytes` are those of memory(). Nothing is copied or read but a label, so the
 /// cost does not depend on the size. Bytes may be hostile: version, kind, grid and sizes are
-/// checked, and what the label cannot tell (changed codes, changed scales) changes numbers and
-/// nothing else, so a host that fears damage keeps a hash. Quantized panels serve every instruction
-/// set, floats those of one width. Errors: parse, usage (alignment), unsupported (floats packed for
-/// another instruction set).
+/// checked, and so are the numbers of kept columns; what the label cannot tell (changed codes,
+/// changed scales) changes numbers and nothing else, so a host that fears damage keeps a hash.
+/// Quantized panels serve every instruction set, floats those of one width. Errors: parse, usage
+/// (alignment), unsupported (floats packed for another instruction set).
 Result<PackedWeights> view_packed(std::span<const std::byte> bytes);
 
 /// y [T, OC] = x [T, IC] * W^T. Errors: shape, resource (scratch).
