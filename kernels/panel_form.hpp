@@ -276,8 +276,14 @@ class PanelForm final : public PackedForm {
       adds_->add(kept_of(of_tile, count) + from * kept_.size(), end - from, values, kept_.size(),
                  finished);
       for (std::size_t r = from; r < end; ++r) {
-        std::memcpy(block.y.row(first + r).data() + col, finished + (r - from) * kPanelCols,
-                    n * sizeof(float));
+        const float* line = finished + (r - from) * kPanelCols;
+        float* y = block.y.row(first + r).data() + col;
+        // Two lines of the cache are no call.
+        if (n == kPanelCols) {
+          std::memcpy(y, line, kPanelCols * sizeof(float));
+        } else {
+          std::memcpy(y, line, n * sizeof(float));
+        }
       }
     }
   }
