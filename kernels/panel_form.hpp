@@ -267,6 +267,11 @@ class PanelForm final : public PackedForm {
     const std::size_t col = p * kPanelCols, n = std::min(kPanelCols, rows - col);
     const auto* values = reinterpret_cast<const std::uint16_t*>(
         bytes.data() + p * layout_.panel_bytes() + layout_.kept_at());
+    if (block.tiles == 1) {
+      // Entries ask for codes some 2 KB ahead, so the next panel's first lines are still to come.
+      const auto* line = reinterpret_cast<const std::byte*>(values) + kStreamAhead;
+      for (std::size_t k = 0; k < kept_.size(); ++k) __builtin_prefetch(line + k * kLine, 0, 3);
+    }
     for (std::size_t from = 0; from < count; from += kRows) {
       const std::size_t end = std::min(from + kRows, count);
       for (std::size_t r = from; r < end; ++r) {
@@ -321,6 +326,7 @@ class PanelForm final : public PackedForm {
   }
 
   static constexpr std::size_t kLine = 64;
+  static constexpr std::size_t kStreamAhead = 2048;
 
   Tiles tiles_;
   PanelLayout layout_;

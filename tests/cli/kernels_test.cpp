@@ -5,11 +5,19 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <numeric>
 #include <set>
 #include <string>
 #include <utility>
 
 #include "cli/program.hpp"
+#include "quell/core/executor.hpp"
+#include "quell/core/tensor.hpp"
+#include "quell/grid/scale.hpp"
+#include "quell/io/export.hpp"
+#include "quell/io/safetensors.hpp"
+#include "support/safetensors_text.hpp"
 
 namespace quell::test {
 namespace {
@@ -19,6 +27,72 @@ std::string demonstration() {
 }
 std::string demonstration_text() {
   return std::string(QUELL_SOURCE_DIR) + "/examples/text/evaluation.txt";
+}
+
+/// The input channels with the largest weights, one in `every`, ascending.
+std::vector<std::uint32_t> largest_columns(MatrixView<const float> weight, std::size_t every) {
+  std::vector<double> norms(weight.cols());
+  for (std::size_t r = 0; r < weight.rows(); ++r) {
+    for (std::size_t c = 0; c < weight.cols(); ++c) {
+      norms[c] += static_cast<double>(weight(r, c)) * static_cast<double>(weight(r, c));
+    }
+  }
+  std::vector<std::uint32_t> columns(weight.cols());
+  std::iota(columns.begin(), columns.end(), 0u);
+  std::stable_sort(columns.begin(), columns.end(),
+                   [&](std::uint32_t a, std::uint32_t b) { return norms[a] > norms[b]; });
+  columns.resize(weight.cols() / every);
+  std::sort(columns.begin(), columns.end());
+  return columns;
+}
+
+/// The demonstration model with every linear of its blocks on `grid`, one in `every` of its columns
+/// kept. The program runs such models; what makes them is the library.
+void write_keeping(const std::filesystem::path& folder, const GridSpec& grid, std::size_t every) {
+  SerialExecutor serial;
+  const io::ExportLayout& layout = *io::find_export_layout("quell");
+  const auto original = io::Checkpoint::open(demonstration());
+  ASSERT_TRUE(original) << original.error().message;
+  std::vector<io::ModulePlan> plans;
+  std::string header, data;
+  const auto add = [&](const std::string& name, DType dtype,
+                       const std::vector<std::uint64_t>& shape, std::span<const std::byte> bytes) {
+    std::string sizes;
+    for (const std::uint64_t size : shape)
+      sizes += (sizes.empty() ? "" : ",") + std::to_string(size);
+    header += (header.empty() ? "{" : ",") + entry(name, to_string(dtype), "[" + sizes + "]",
+                                                   data.size(), data.size() + bytes.size());
+    data.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  for (const io::TensorInfo& tensor : original->tensors()) {
+    if (!tensor.name.ends_with("_proj.weight")) {
+      std::vector<std::byte> bytes(tensor.bytes);
+      ASSERT_TRUE(original->read(tensor, bytes));
+      add(tensor.name, tensor.dtype, tensor.shape, bytes);
+      continue;
+    }
+    const auto weight = original->read_floats(tensor.name);
+    ASSERT_TRUE(weight);
+    const std::vector<std::uint32_t> columns = largest_columns(weight->view(), every);
+    const auto codes =
+        quantize_keeping(weight->view(), grid, ScaleMethod::absmax, {}, columns, serial);
+    ASSERT_TRUE(codes) << codes.error().message;
+    const std::string name = tensor.name.substr(0, tensor.name.size() - 7);
+    plans.push_back({name, grid, weight->rows(), weight->cols(), 0, columns.size()});
+    const auto bytes = layout.encode(*codes);
+    ASSERT_TRUE(bytes);
+    const auto tensors = layout.tensors(plans.back());
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      add(tensors[i].name, tensors[i].dtype, tensors[i].shape, (*bytes)[i]);
+    }
+  }
+  std::filesystem::create_directories(folder);
+  write_bytes(folder / "model.safetensors", safetensors_bytes(header + "}", data));
+  auto config = io::read_json(demonstration() + "/config.json");
+  ASSERT_TRUE(config);
+  config->set("quantization_config", layout.config(plans, {}));
+  write_bytes(folder / "config.json", config->dump());
+  std::filesystem::copy_file(demonstration() + "/tokenizer.json", folder / "tokenizer.json");
 }
 
 class Quantized : public testing::Test {
@@ -86,6 +160,31 @@ TEST_F(Quantized, GivesTheSameBitsOnEveryInstructionSetAndNumberOfThreads) {
       EXPECT_EQ(first, with("3", {{"QUELL_ISA", isa}})) << activations << " " << isa;
     }
   }
+}
+
+// Codes and kept columns in one product, with both kinds of activations, against the weights
+// written out.
+TEST_F(Quantized, IsTheSameModelWithColumnsKeptBesideItsCodes) {
+  const std::string model = (folder_ / "kept").string();
+  write_keeping(model, *parse_grid("int4:sym:oc:g32"), 50);
+  const double reference = kl(evaluated(model, {}));
+  EXPECT_GT(reference, 0.001);
+  EXPECT_NEAR(kl(evaluated(model, {"--kernels"})), reference, 1e-6);
+  const double rounded = kl(evaluated(model, {"--activations", "int8"}));
+  EXPECT_NE(rounded, reference);
+  EXPECT_NEAR(rounded, reference, 0.15 * reference + 0.003);
+  const auto generated = [&](const char* threads, const Environment& environment) {
+    const Ended ended = quell({"generate", model, "--prompt", "The sea was", "--tokens", "24",
+                               "--activations", "int8", "--threads", threads, "--json"},
+                              environment);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    // No note that weights do not take int8 activations.
+    EXPECT_EQ(ended.err.find("int8"), std::string::npos) << ended.err;
+    return io::parse_json(ended.out, "standard output")->find("text")->as_string();
+  };
+  const std::string text = generated("2", {});
+  EXPECT_EQ(text.substr(0, 11), "The sea was");
+  EXPECT_EQ(generated("1", {{"QUELL_ISA", "avx2"}}), text);
 }
 
 TEST_F(Quantized, GeneratesText) {
