@@ -52,7 +52,8 @@ class FloatTiles {
     for (std::size_t r = 0; r < count; ++r) {
       const float* from = x.row(first + r).data();
       for (std::size_t k = 0; k < cols_; ++k) {
-        a[k * count + r] = run.factors != nullptr ? from[k] * run.factors[k] : from[k];
+        const float value = from[run.order != nullptr ? run.order[k] : k];
+        a[k * count + r] = run.factors != nullptr ? value * run.factors[k] : value;
       }
       for (std::size_t k = cols_; k < padded_; ++k) a[k * count + r] = 0;
       for (const std::uint32_t k : run.kept) a[k * count + r] = 0;

@@ -24,7 +24,7 @@ class Int8Tiles {
   // 393 KB.
   static constexpr std::size_t kRunBlockRows = 96;
 
-  Int8Tiles(const PanelLayout& layout, const GridSpec& grid)
+  Int8Tiles(const PanelLayout& layout, const GridSpec& grid, bool ordered)
       : entry(&choose(gemm_int8::table(layout.code_bits))),
         rounding_(&choose(quantize_rows_family::table())),
         cols_(layout.cols),
@@ -33,7 +33,7 @@ class Int8Tiles {
         row_bytes_(round_up(layout.all_units() * kUnit, gemm_int8::kBlockBytes)),
         zero_(symmetric_zero(grid.format)),
         zeros_(layout.zeros),
-        keeps_(layout.kept != 0) {}
+        copies_(layout.kept != 0 || ordered) {}
 
   std::size_t tile_rows(std::size_t tokens) const {
     return tokens <= entry->lone_rows ? entry->lone_rows : entry->tile_rows;
@@ -46,21 +46,25 @@ class Int8Tiles {
     return round_up(row_bytes_ + groups_ * sizeof(std::int32_t) + sizeof(float), 64);
   }
   std::size_t work_bytes() const {
-    const std::size_t quiet = keeps_ ? round_up(cols_ * sizeof(float), 64) : 0;
-    return std::max(row_bytes_ + quiet, entry->work_bytes);
+    const std::size_t copy = copies_ ? round_up(cols_ * sizeof(float), 64) : 0;
+    return std::max(row_bytes_ + copy, entry->work_bytes);
   }
 
   void lay_out(MatrixView<const float> x, std::size_t first, std::size_t count, const Run& run,
                std::byte* tile, std::byte* work) const {
     auto* codes = reinterpret_cast<std::int8_t*>(work);
     std::memset(codes + cols_, 0, row_bytes_ - cols_);
-    auto* quiet = reinterpret_cast<float*>(work + row_bytes_);
+    auto* copy = reinterpret_cast<float*>(work + row_bytes_);
     for (std::size_t r = 0; r < count; ++r) {
       const float* from = x.row(first + r).data();
-      if (!run.kept.empty()) {
-        std::memcpy(quiet, from, cols_ * sizeof(float));
-        for (const std::uint32_t k : run.kept) quiet[k] = 0;
-        from = quiet;
+      if (copies_) {
+        if (run.order == nullptr) {
+          std::memcpy(copy, from, cols_ * sizeof(float));
+        } else {
+          for (std::size_t k = 0; k < cols_; ++k) copy[k] = from[run.order[k]];
+        }
+        for (const std::uint32_t k : run.kept) copy[k] = 0;
+        from = copy;
       }
       scales(tile, count)[r] =
           quantize_rows_family::quantize_row(*rounding_, from, run.factors, cols_, codes);
@@ -149,13 +153,13 @@ class Int8Tiles {
   std::size_t cols_, groups_, group_, row_bytes_;
   std::int32_t zero_;  // of symmetric grids
   bool zeros_;         // the panels have them
-  bool keeps_;         // input channels beside the codes
+  bool copies_;        // a row is not rounded as it lies in x
 };
 
 }  // namespace
 
 std::unique_ptr<PackedForm> make_int8_form(const PackedPlan& plan, PackedBytes bytes) {
-  const Int8Tiles tiles(plan.layout, plan.grid);
+  const Int8Tiles tiles(plan.layout, plan.grid, plan.ordered);
   auto form = std::make_unique<PanelForm<Int8Tiles>>(tiles, plan, std::move(bytes));
   form->family = plan.layout.code_bits == 4 ? "gemm_w4a8" : "gemm_w8a8";
   form->isa = tiles.entry->isa;

@@ -3,10 +3,13 @@
 // Which kernel a quantized weight gets. What panels cannot hold is multiplied as floats, where that
 // is the same product; with int8 activations it would be another one, and is refused.
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/cpu/gemm_int8/contract.hpp"
 #include "kernels/packed_bytes.hpp"
@@ -17,22 +20,52 @@
 namespace quell::kernels {
 namespace {
 
-Result<PackedPlan> plan_of(const QuantizedTensor& weight, Activations activations) {
+using Order = std::span<const std::uint32_t>;
+
+Status check_order(const QuantizedTensor& weight, Order order) {
+  if (order.empty()) return ok();
+  if (order.size() != weight.cols()) {
+    return Error{ErrorCode::shape, "pack: an order of " + std::to_string(order.size()) +
+                                       " input channels for a weight with " +
+                                       std::to_string(weight.cols()) +
+                                       "; give one for each column"};
+  }
+  std::vector<bool> seen(order.size());
+  for (std::size_t k = 0; k < order.size(); ++k) {
+    if (order[k] < order.size() && !seen[order[k]]) {
+      seen[order[k]] = true;
+      continue;
+    }
+    return Error{ErrorCode::shape, "pack: the order puts input channel " +
+                                       std::to_string(order[k]) + " at column " +
+                                       std::to_string(k) + ", expected each of " +
+                                       std::to_string(order.size()) + " once"};
+  }
+  return ok();
+}
+
+Result<PackedPlan> plan_of(const QuantizedTensor& weight, Activations activations, Order order) {
   if (weight.rows() == 0) return plan_dense(0, 0, dense_panel_cols());
+  QUELL_TRY(check_order(weight, order));
   const bool rounded = activations == Activations::int8;
   auto plan =
       plan_quantized(rounded ? PackedKind::int8_panels : PackedKind::float_panels, weight.grid(),
-                     weight.rows(), weight.cols(), weight.kept().columns.size());
+                     weight.rows(), weight.cols(), weight.kept().columns.size(), !order.empty());
   if (plan || rounded || plan.error().code != ErrorCode::unsupported) return plan;
   return plan_dense(weight.rows(), weight.cols(), dense_panel_cols());
 }
 
 /// Errors: resource.
-Status write(const QuantizedTensor& weight, const PackedPlan& plan, std::byte* to,
+Status write(const QuantizedTensor& weight, Order order, const PackedPlan& plan, std::byte* to,
              Executor& executor) {
   if (plan.kind == PackedKind::dense) {
     QUELL_TRY(dense, Matrix::uninitialized(weight.rows(), weight.cols()));
     QUELL_TRY(dequantize(weight, dense.view(), executor));
+    std::vector<float> row(order.size());
+    for (std::size_t r = 0; r < weight.rows() && !order.empty(); ++r) {
+      std::copy(dense.row(r).begin(), dense.row(r).end(), row.begin());
+      for (std::size_t k = 0; k < order.size(); ++k) dense(r, order[k]) = row[k];
+    }
     pack_dense(plan, std::as_const(dense).view(), to, executor);
   } else {
     pack_panels(weight, plan.layout, to, executor);
@@ -45,7 +78,8 @@ Status write(const QuantizedTensor& weight, const PackedPlan& plan, std::byte* t
       copy(weight.parameters().scales, plan.factors_at, plan.zeros_at);
       copy(weight.parameters().zeros, plan.zeros_at, plan.kept_at);
     }
-    copy(weight.kept().columns, plan.kept_at, plan.label_at);
+    copy(weight.kept().columns, plan.kept_at, plan.order_at);
+    copy(order, plan.order_at, plan.label_at);
   }
   write_label(plan, to + plan.label_at);
   return ok();
@@ -54,7 +88,7 @@ Status write(const QuantizedTensor& weight, const PackedPlan& plan, std::byte* t
 }  // namespace
 
 Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::size_t rows,
-                                  std::size_t cols, std::size_t kept) {
+                                  std::size_t cols, std::size_t kept, bool ordered) {
   const PanelPlan panels = plan_panels(grid, rows, cols);
   std::string refused = panels.refused != nullptr ? panels.refused : "";
   if (kind == PackedKind::int8_panels && refused.empty()) {
@@ -78,6 +112,7 @@ Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::si
   plan.rows = rows;
   plan.cols = cols;
   plan.grid = grid;
+  plan.ordered = ordered;
   plan.layout = panels.layout;
   plan.layout.kept = kept;
   const auto lines = [](std::size_t size) {
@@ -90,28 +125,31 @@ Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::si
     plan.zeros_at = plan.factors_at + lines(count * sizeof(float));
     plan.kept_at = plan.zeros_at + (grid.symmetric ? 0 : lines(count));
   }
-  plan.label_at = plan.kept_at + lines(kept * sizeof(std::uint32_t));
+  plan.order_at = plan.kept_at + lines(kept * sizeof(std::uint32_t));
+  plan.label_at = plan.order_at + (ordered ? lines(cols * sizeof(std::uint32_t)) : 0);
   return plan;
 }
 
-Result<std::size_t> packed_bytes(const QuantizedTensor& weight, Activations activations) {
-  QUELL_TRY(plan, plan_of(weight, activations));
+Result<std::size_t> packed_bytes(const QuantizedTensor& weight, Activations activations,
+                                 std::span<const std::uint32_t> order) {
+  QUELL_TRY(plan, plan_of(weight, activations, order));
   return plan.bytes();
 }
 
 Result<PackedWeights> pack_into(const QuantizedTensor& weight, Activations activations,
-                                std::span<std::byte> memory, Executor& executor) {
-  QUELL_TRY(plan, plan_of(weight, activations));
+                                std::span<std::byte> memory, Executor& executor,
+                                std::span<const std::uint32_t> order) {
+  QUELL_TRY(plan, plan_of(weight, activations, order));
   QUELL_TRY(check_memory(plan, memory));
-  QUELL_TRY(write(weight, plan, memory.data(), executor));
+  QUELL_TRY(write(weight, order, plan, memory.data(), executor));
   return form_of(plan, PackedBytes(memory.first(plan.bytes())));
 }
 
 Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activations,
-                           Executor& executor) {
-  QUELL_TRY(plan, plan_of(weight, activations));
+                           Executor& executor, std::span<const std::uint32_t> order) {
+  QUELL_TRY(plan, plan_of(weight, activations, order));
   QUELL_TRY(bytes, AlignedBytes::allocate(plan.bytes()));
-  QUELL_TRY(write(weight, plan, bytes.data(), executor));
+  QUELL_TRY(write(weight, order, plan, bytes.data(), executor));
   return form_of(plan, PackedBytes(std::move(bytes)));
 }
 

@@ -32,8 +32,9 @@ struct Label {
   std::uint64_t bytes = 0;           // with the label
   std::uint32_t panel_cols = 0;      // of dense panels
   std::uint32_t kept = 0;            // input channels beside codes
-  std::uint8_t kind = 0, format = 0, symmetric = 0, per = 0, scale_type = 0, two_level = 0;
-  std::uint8_t reserved[10] = {};
+  std::uint8_t kind = 0, format = 0, symmetric = 0, per = 0, scale_type = 0, two_level = 0,
+               ordered = 0;
+  std::uint8_t reserved[9] = {};
 };
 static_assert(sizeof(Label) == 64);
 static_assert(sizeof(std::size_t) == 8);  // below that sizes of a label could wrap
@@ -75,7 +76,7 @@ Result<PackedPlan> plan_of(const Label& label) {
   }
   QUELL_TRY(grid, grid_of(label));
   return plan_quantized(static_cast<PackedKind>(label.kind), grid, label.rows, label.cols,
-                        label.kept);
+                        label.kept, label.ordered == 1);
 }
 
 /// The numbers of kept input channels ascend and name channels that exist.
@@ -90,6 +91,19 @@ Status check_kept(const PackedPlan& plan, const std::byte* columns) {
                         std::to_string(plan.cols - 1) + "; pack the weight again");
     }
     least = std::uint64_t{column} + 1;
+  }
+  return ok();
+}
+
+/// The order names channels that exist. That each comes once is the packer's to check.
+Status check_order(const PackedPlan& plan, const std::byte* order) {
+  for (std::size_t k = 0; plan.ordered && k < plan.cols; ++k) {
+    std::uint32_t channel = 0;
+    std::memcpy(&channel, order + k * sizeof channel, sizeof channel);
+    if (channel < plan.cols) continue;
+    return not_packed("column " + std::to_string(k) + " belongs to input channel " +
+                      std::to_string(channel) + " of " + std::to_string(plan.cols) +
+                      "; pack the weight again");
   }
   return ok();
 }
@@ -110,6 +124,7 @@ void write_label(const PackedPlan& plan, std::byte* to) noexcept {
   label.per = static_cast<std::uint8_t>(plan.grid.per);
   label.scale_type = static_cast<std::uint8_t>(plan.grid.scale_type);
   label.two_level = plan.grid.two_level ? 1 : 0;
+  label.ordered = plan.ordered ? 1 : 0;
   std::memcpy(to, &label, sizeof label);
 }
 
@@ -140,7 +155,8 @@ Result<PackedPlan> plan_dense(std::size_t rows, std::size_t cols, std::size_t pa
   plan.rows = rows;
   plan.cols = cols;
   plan.panel_cols = panel_cols;
-  plan.factors_at = plan.zeros_at = plan.kept_at = plan.label_at = static_cast<std::size_t>(*lines);
+  plan.factors_at = plan.zeros_at = plan.kept_at = plan.order_at = plan.label_at =
+      static_cast<std::size_t>(*lines);
   return plan;
 }
 
@@ -150,7 +166,7 @@ PackedPlan plan_halves(PackedKind kind, std::size_t rows, std::size_t cols) noex
   plan.rows = rows;
   plan.cols = cols;
   plan.layout = float_panels(rows, cols, kind == PackedKind::bf16_panels);
-  plan.factors_at = plan.zeros_at = plan.kept_at = plan.label_at =
+  plan.factors_at = plan.zeros_at = plan.kept_at = plan.order_at = plan.label_at =
       plan.layout.panels() * plan.layout.panel_bytes();
   return plan;
 }
@@ -205,6 +221,9 @@ Result<PackedWeights> view_packed(std::span<const std::byte> bytes) {
   }
   const bool codes = label.kind == static_cast<std::uint8_t>(PackedKind::float_panels) ||
                      label.kind == static_cast<std::uint8_t>(PackedKind::int8_panels);
+  if (label.ordered > (codes ? 1 : 0)) {
+    return not_packed("the label is damaged; pack the weight again");
+  }
   if (label.kept > (codes ? label.cols : 0)) {
     return not_packed("the label names " + std::to_string(label.kept) +
                       " kept input channels of a weight of " + shape +
@@ -217,6 +236,7 @@ Result<PackedWeights> view_packed(std::span<const std::byte> bytes) {
                       std::to_string(bytes.size()));
   }
   QUELL_TRY(check_kept(plan, bytes.data() + plan.kept_at));
+  QUELL_TRY(check_order(plan, bytes.data() + plan.order_at));
   return form_of(plan, PackedBytes(bytes));
 }
 

@@ -9,7 +9,9 @@
 //     panels         of gemm_dense: [panels][IC][panel_cols] floats; else as panels.hpp says
 //     factors        groups down the input channels only: their scales, [runs, IC] floats
 //     zeros          asymmetric ones of these only: [runs, IC] bytes
-//     kept           input channels kept beside the codes: their numbers, 32 bits each, ascending
+//     kept           input channels kept beside the codes: their columns, 32 bits each, ascending
+//     order          weights with an order of their own only: the channel of x that each column
+//                    multiplies, [IC] of 32 bits
 //     label          64 bytes: what all this is
 //
 // Every part begins at a 64-byte boundary.
@@ -60,8 +62,9 @@ struct PackedPlan {
   std::size_t rows = 0, cols = 0;  // OC, IC
   std::size_t panel_cols = 0;      // of dense panels
   GridSpec grid;                   // of panels of codes
+  bool ordered = false;            // panels of codes with an order of their columns
   PanelLayout layout;
-  std::size_t factors_at = 0, zeros_at = 0, kept_at = 0, label_at = 0;
+  std::size_t factors_at = 0, zeros_at = 0, kept_at = 0, order_at = 0, label_at = 0;
 
   std::size_t bytes() const noexcept { return label_at + 64; }
 };
@@ -73,7 +76,7 @@ PackedPlan plan_halves(PackedKind kind, std::size_t rows, std::size_t cols) noex
 /// `kind` is one of the other panels, `kept` the number of kept columns, at most `cols`. Errors:
 /// unsupported, with the reason.
 Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::size_t rows,
-                                  std::size_t cols, std::size_t kept);
+                                  std::size_t cols, std::size_t kept, bool ordered);
 
 class PackedForm {
  public:

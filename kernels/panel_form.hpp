@@ -17,6 +17,9 @@
 // Input channels that are kept in float16 beside the codes are 0 where activations are laid out,
 // and their products are added where y is written (cpu/kept_columns).
 //
+// Where columns of the weight have an order of their own (act-order), activations are gathered in
+// it where they are laid out.
+//
 // Groups down the input channels give every run of output channels activations of its own: the
 // first two loops then go over the runs, and where there are enough of them a run is one thread's.
 
@@ -60,6 +63,7 @@ struct Run {
   const std::uint8_t* zeros;  // [IC], or null
   // Input channels that are 0 to the codes, whatever x has there: those kept beside them.
   std::span<const std::uint32_t> kept;
+  const std::uint32_t* order;  // [IC], the channel of x at each place, or null
 };
 
 /// `Tiles` is how one family holds activations and multiplies them. It has
@@ -85,6 +89,10 @@ class PanelForm final : public PackedForm {
     cols = layout_.cols;
     bytes = std::move(packed);
     // A copy: what was checked does not change with a file that is mapped.
+    if (plan.ordered) {
+      order_.resize(cols);
+      std::memcpy(order_.data(), bytes.data() + plan.order_at, cols * sizeof order_[0]);
+    }
     kept_.resize(layout_.kept);
     if (!kept_.empty()) {
       std::memcpy(kept_.data(), bytes.data() + plan.kept_at, kept_.size() * sizeof kept_[0]);
@@ -148,14 +156,19 @@ class PanelForm final : public PackedForm {
 
   std::size_t runs() const { return run_rows_ == 0 ? 1 : ceil_divide(rows, run_rows_); }
   Run run_at(std::size_t i) const {
-    if (run_rows_ == 0) return {0, layout_.panels(), nullptr, nullptr, kept_};
+    if (run_rows_ == 0) return {0, layout_.panels(), nullptr, nullptr, kept_, order()};
     const std::size_t first = i * run_rows_;
-    return {first / kPanelCols, ceil_divide(std::min(run_rows_, rows - first), kPanelCols),
-            factors_ + i * cols, zeros_ == nullptr ? nullptr : zeros_ + i * cols, kept_};
+    return {first / kPanelCols,
+            ceil_divide(std::min(run_rows_, rows - first), kPanelCols),
+            factors_ + i * cols,
+            zeros_ == nullptr ? nullptr : zeros_ + i * cols,
+            kept_,
+            order()};
   }
   std::byte* tile_at(const Block& block, std::byte* tokens, std::size_t tile) const {
     return tokens + block.first_row(tile) * token_bytes();
   }
+  const std::uint32_t* order() const { return order_.empty() ? nullptr : order_.data(); }
   std::size_t token_bytes() const {
     return tiles_.token_bytes() + round_up(kept_.size() * sizeof(float), kLine);
   }
@@ -192,7 +205,7 @@ class PanelForm final : public PackedForm {
       float* kept = kept_of(to, count);
       for (std::size_t r = 0; r < count; ++r) {
         const float* x = block.x.row(first + r).data();
-        for (const std::uint32_t column : kept_) *kept++ = x[column];
+        for (const std::uint32_t k : kept_) *kept++ = x[order_.empty() ? k : order_[k]];
       }
     }
   }
@@ -331,7 +344,8 @@ class PanelForm final : public PackedForm {
   Tiles tiles_;
   PanelLayout layout_;
   std::vector<Span> whole_, spans_;
-  std::vector<std::uint32_t> kept_;  // input channels beside the codes
+  std::vector<std::uint32_t> kept_;   // columns beside the codes
+  std::vector<std::uint32_t> order_;  // [IC], or empty
   const kept_columns::Entry* adds_ = &choose(kept_columns::table());
   std::size_t run_rows_ = 0;             // OC that share scales down the input channels, or 0
   const float* factors_ = nullptr;       // [runs, IC], in the packed bytes

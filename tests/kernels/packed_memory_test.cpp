@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -236,6 +237,54 @@ TEST_F(PackedMemory, KeptColumnsAreCheckedAndOnlyThoseThatExistAreTaken) {
   const auto refused = view_packed({changed.data(), changed.size()});
   ASSERT_FALSE(refused);
   EXPECT_NE(refused.error().message.find("without codes"), std::string::npos);
+}
+
+TEST_F(PackedMemory, AnOrderOfColumnsIsPartOfItAndChecked) {
+  // The third grid is multiplied as floats, in the order of x.
+  for (const char* word : {"int4:asym:oc:g32", "int8:asym:ic:g32", "int4:sym:oc:g6"}) {
+    const std::uint32_t columns[] = {0, 5};
+    const auto weight = test::random_keeping(grid_of(word), 96, 64, columns, 1);
+    std::vector<std::uint32_t> order(64);
+    for (std::uint32_t k = 0; k < 64; ++k) order[k] = (37 * k + 11) % 64;
+    const auto own = pack(weight, Activations::f32, serial_, order);
+    ASSERT_TRUE(own);
+    const std::size_t size = own->bytes();
+    EXPECT_EQ(*packed_bytes(weight, Activations::f32, order), size);
+    auto memory = AlignedBytes::allocate(size);
+    ASSERT_TRUE(
+        pack_into(weight, Activations::f32, {memory->data(), memory->size()}, serial_, order));
+    EXPECT_EQ(std::memcmp(memory->data(), own->memory().data(), size), 0);
+    // A token with a single one in it shows which column its channel multiplies.
+    std::vector<float> x(64), y(96), row(64);
+    for (const std::size_t k : {0u, 5u, 9u, 63u}) {
+      std::fill(x.begin(), x.end(), 0.0f);
+      x[order[k]] = 1;
+      const auto seen = view_packed(own->memory());
+      ASSERT_TRUE(seen) << seen.error().message;
+      ASSERT_TRUE(gemm({x.data(), 1, 64}, *seen, {y.data(), 1, 96}, context_));
+      for (std::size_t o = 0; o < 96; ++o) {
+        weight.dequantize_row(o, row);
+        ASSERT_NEAR(y[o], row[k], 1e-5f) << word << " column " << k;
+      }
+    }
+    if (own->kernel().starts_with("gemm_dense")) continue;
+    // The order is the 64 x 4 bytes before the label.
+    AlignedBytes changed = copy(own->memory());
+    const std::uint32_t bad = 64;
+    std::memcpy(changed.data() + size - 64 - 256 + 4 * 17, &bad, sizeof bad);
+    const auto refused = view_packed({changed.data(), size});
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("column 17 belongs to input channel 64 of 64"),
+              std::string::npos)
+        << refused.error().message;
+  }
+  const auto weight = test::random_quantized(grid_of("int4:sym:oc:g32"), 8, 4, 1);
+  for (const std::vector<std::uint32_t>& wrong :
+       {std::vector<std::uint32_t>{0, 1, 2}, {0, 1, 2, 4}, {0, 1, 1, 3}}) {
+    const auto refused = pack(weight, Activations::int8, serial_, wrong);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::shape);
+  }
 }
 
 TEST_F(PackedMemory, AnyContentOfPanelsIsMultipliedWithoutHarm) {

@@ -285,6 +285,11 @@ TEST(FloatProduct, IsNearTheProductOfTheDequantizedWeight) {
   }
 }
 
+TEST(FloatProduct, GathersWhereColumnsHaveAnOrder) {
+  kLaw.expect_with_an_order({"int4:sym:oc:g32", "int3:asym:oc:g4", "int8:asym:oc:row",
+                             "nf4:sym:oc:g32", "int4:asym:ic:g32"});
+}
+
 TEST(FloatProduct, AddsKeptColumnsAsTheContractSays) {
   kLaw.expect_with_kept_columns({"int4:sym:oc:g32", "int4:asym:oc:row", "int3:asym:oc:g4",
                                  "int2:sym:oc:g16", "int8:asym:oc:g32", "nf4:sym:oc:g32",

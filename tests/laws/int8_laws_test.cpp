@@ -345,6 +345,11 @@ TEST(QuantizedProduct, AddsKeptColumnsAsTheContractSays) {
                                  "int4:sym:oc:g32:u4", "int4:asym:ic:g32", "int8:sym:ic:row"});
 }
 
+TEST(QuantizedProduct, GathersWhereColumnsHaveAnOrder) {
+  kLaw.expect_with_an_order(
+      {"int4:sym:oc:g32", "int3:asym:oc:g4", "int8:asym:oc:row", "int4:asym:ic:g32"});
+}
+
 TEST(QuantizedProduct, OfNothingWritesNothing) {
   SerialExecutor executor;
   Context context(executor);

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quell/core/executor.hpp"
@@ -35,9 +36,11 @@ class ProductLaw {
   ProductLaw(Activations activations, ByTheLetter by_the_letter, float bad)
       : activations_(activations), by_the_letter_(by_the_letter), bad_(bad) {}
 
-  /// With kept columns x is a thousand times larger there.
+  /// With kept columns x is a thousand times larger there. With `shuffled`, columns have an order
+  /// of their own, and x is what that makes of the same numbers.
   void expect(const GridSpec& grid, std::size_t oc, std::size_t ic, std::size_t tokens,
-              unsigned seed, const std::vector<std::uint32_t>& kept = {}) const {
+              unsigned seed, const std::vector<std::uint32_t>& kept = {},
+              bool shuffled = false) const {
     using test::Edge;
     const QuantizedTensor weight = kept.empty() ? test::random_quantized(grid, oc, ic, seed)
                                                 : test::random_keeping(grid, oc, ic, kept, seed);
@@ -51,6 +54,18 @@ class ProductLaw {
     if (tokens > 2) x[stride] = bad_;
     const MatrixView<const float> view(x.data(), tokens, ic, stride);
     const std::vector<float> expected = product(view, weight);
+    std::vector<std::uint32_t> order;
+    if (shuffled) {
+      const std::vector<float> sorted(x.begin(), x.end());
+      for (std::size_t k = 0; k < ic; ++k) order.push_back(static_cast<std::uint32_t>(k));
+      for (std::size_t k = ic; k > 1; --k) {
+        const float at = (numbers.uniform() + 1) * 0.49F;  // below 1
+        std::swap(order[k - 1], order[static_cast<std::size_t>(at * static_cast<float>(k))]);
+      }
+      for (std::size_t t = 0; t < tokens; ++t) {
+        for (std::size_t k = 0; k < ic; ++k) x[t * stride + order[k]] = sorted[t * stride + k];
+      }
+    }
     ASSERT_FALSE(tokens > 2 && std::isfinite(expected[oc]));
     for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::amx, Isa::neon,
                           Isa::neondot}) {
@@ -59,14 +74,15 @@ class ProductLaw {
         set_isa_cap(isa);
         const auto executor = make_openmp_executor(threads);
         Context context(*executor);
-        auto packed = pack(weight, activations_, *executor);
+        auto packed = pack(weight, activations_, *executor, order);
         clear_isa_cap();
         ASSERT_TRUE(packed) << packed.error().message;
         test::Guarded<float> y(tokens * oc, Edge::back);
         ASSERT_TRUE(gemm(view, *packed, {y.data(), tokens, oc}, context));
         ASSERT_TRUE(test::same_bits(y.span(), expected))
             << to_string(grid) << " OC " << oc << " IC " << ic << " T " << tokens << " "
-            << packed->kernel() << " threads " << threads << " kept " << kept.size();
+            << packed->kernel() << " threads " << threads << " kept " << kept.size() << " order "
+            << order.size();
       }
     }
   }
@@ -95,6 +111,20 @@ class ProductLaw {
     for (std::size_t tokens = 1; tokens <= 40; ++tokens) {
       expect(*parse_grid("int4:asym:oc:g32"), 33, 64, tokens, ++seed, {3, 4, 63});
     }
+  }
+
+  /// Columns in an order of their own, alone and with some kept.
+  void expect_with_an_order(std::initializer_list<const char*> grids) const {
+    unsigned seed = 0;
+    for (const char* word : grids) {
+      for (const std::size_t tokens : {1, 5, 14}) {
+        const std::vector<std::uint32_t> kept = {0, 9, 76};
+        ++seed;
+        expect(*parse_grid(word), seed % 2 == 0 ? 70 : 33, 77, tokens, seed,
+               seed % 3 == 0 ? kept : std::vector<std::uint32_t>(), true);
+      }
+    }
+    expect(*parse_grid("int4:asym:oc:g128"), 97, 520, 100, ++seed, {}, true);
   }
 
   /// Every grid that `wanted` takes, with groups of the whole run and of `groups`.

@@ -103,8 +103,13 @@ enum class Activations {
 /// codes their channels of x are 0, so that they take no part in the scale of an int8 row, and
 /// x[c] * w[o, c] is then added to the finished y for each kept c, ascending, with fused
 /// multiply-add.
+///
+/// `order`, if not empty, is the input channel that each column of `weight` multiplies: y = the sum
+/// over k of x[order[k]] * w[o, k]. So columns may lie sorted by their groups (act-order), whatever
+/// the order of x; x is gathered for each call. Kept columns are columns of `weight`. Further
+/// error: shape (not each channel once).
 Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activations,
-                           Executor& executor);
+                           Executor& executor, std::span<const std::uint32_t> order = {});
 
 /// For hosts that own all memory: how many bytes pack takes, and pack into memory of the caller at
 /// a 64-byte boundary, of which as many are written. The memory outlives the result, which
@@ -112,19 +117,21 @@ Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activation
 /// floats is written out in memory of ours meanwhile. Further errors: shape (too little memory,
 /// with both numbers), usage (alignment).
 Result<std::size_t> packed_bytes(MatrixView<const float> weight, DType as = DType::f32);
-Result<std::size_t> packed_bytes(const QuantizedTensor& weight, Activations activations);
+Result<std::size_t> packed_bytes(const QuantizedTensor& weight, Activations activations,
+                                 std::span<const std::uint32_t> order = {});
 Result<PackedWeights> pack_into(MatrixView<const float> weight, DType as,
                                 std::span<std::byte> memory, Executor& executor);
 Result<PackedWeights> pack_into(const QuantizedTensor& weight, Activations activations,
-                                std::span<std::byte> memory, Executor& executor);
+                                std::span<std::byte> memory, Executor& executor,
+                                std::span<const std::uint32_t> order = {});
 
 /// Weights that were packed before, in memory at a 64-byte boundary which outlives the result: a
 /// file mapped, say. `bytes` are those of memory(). Nothing is copied or read but a label, so the
 /// cost does not depend on the size. Bytes may be hostile: version, kind, grid and sizes are
-/// checked, and so are the numbers of kept columns; what the label cannot tell (changed codes,
-/// changed scales) changes numbers and nothing else, so a host that fears damage keeps a hash.
-/// Quantized panels serve every instruction set, floats those of one width. Errors: parse, usage
-/// (alignment), unsupported (floats packed for another instruction set).
+/// checked, and so are the numbers of kept columns and of an order; what the label cannot tell
+/// (changed codes, changed scales) changes numbers and nothing else, so a host that fears damage
+/// keeps a hash. Quantized panels serve every instruction set, floats those of one width. Errors:
+/// parse, usage (alignment), unsupported (floats packed for another instruction set).
 Result<PackedWeights> view_packed(std::span<const std::byte> bytes);
 
 /// y [T, OC] = x [T, IC] * W^T. Errors: shape, resource (scratch).
