@@ -61,7 +61,8 @@ class Int8Tiles {
         if (run.order == nullptr) {
           std::memcpy(copy, from, cols_ * sizeof(float));
         } else {
-          for (std::size_t k = 0; k < cols_; ++k) copy[k] = from[run.order[k]];
+          const std::size_t next = std::min(first + r + 1, x.rows() - 1);
+          gather(from, run.order, x.row(next).data(), copy);
         }
         for (const std::uint32_t k : run.kept) copy[k] = 0;
         from = copy;
@@ -140,6 +141,18 @@ class Int8Tiles {
   }
   float* scales(std::byte* tile, std::size_t count) const {
     return reinterpret_cast<float*>(starts(tile, count) + count * groups_);
+  }
+
+  /// to[k] = x[order[k]]. Lines of the row after this one are asked for meanwhile: read in leaps,
+  /// nobody else would bring them in time.
+  void gather(const float* x, const std::uint32_t* order, const float* next, float* to) const {
+    constexpr std::size_t kLine = 64 / sizeof(float);
+    std::size_t k = 0;
+    for (; k + kLine <= cols_; k += kLine) {
+      __builtin_prefetch(next + k);
+      for (std::size_t i = k; i < k + kLine; ++i) to[i] = x[order[i]];
+    }
+    for (; k < cols_; ++k) to[k] = x[order[k]];
   }
 
   static std::int32_t weighted_sum(const std::int8_t* codes, std::size_t n,
