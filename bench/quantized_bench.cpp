@@ -271,7 +271,8 @@ int main_of(int argc, char** argv) {
       {Activations::int8, "int4:sym:oc:g128"}, {Activations::int8, "int4:sym:oc:g32"},
       {Activations::int8, "int4:sym:oc:row"},  {Activations::int8, "int4:asym:oc:g128"},
       {Activations::int8, "int4:sym:ic:g128"}, {Activations::int8, "int8:sym:oc:row"},
-      {Activations::int8, "int8:sym:oc:g128"}, {Activations::f32, "int4:sym:oc:g128"},
+      {Activations::int8, "int8:sym:oc:g128"}, {Activations::int8, "int4:sym:oc:g32:u4"},
+      {Activations::int8, "iq4:sym:oc:g32"},   {Activations::f32, "int4:sym:oc:g128"},
       {Activations::f32, "int4:sym:oc:g32"},   {Activations::f32, "int4:sym:ic:g128"}};
   const auto add = [&executor](const std::string& who, const Case& each, auto measured) {
     const std::string name = who + (each.activations == Activations::int8 ? "int8/" : "f32/") +

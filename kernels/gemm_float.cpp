@@ -65,7 +65,8 @@ class FloatTiles {
     }
   }
 
-  const std::byte* open(const PanelLayout&, const Span&, const std::byte*, std::byte*) const {
+  const std::byte* open(const PanelLayout&, const Span&, const std::byte*, std::size_t,
+                        std::byte*) const {
     return nullptr;
   }
   void close(const std::byte*) const {}

@@ -89,14 +89,17 @@ Status write(const QuantizedTensor& weight, Order order, const PackedPlan& plan,
 
 Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::size_t rows,
                                   std::size_t cols, std::size_t kept, bool ordered) {
-  const PanelPlan panels = plan_panels(grid, rows, cols);
+  // Longer rows might exceed 32 bits, where a group does not.
+  const bool levels = kind == PackedKind::int8_panels && cols <= gemm_int8::kMostInLevels;
+  const PanelPlan panels = plan_panels(grid, rows, cols, levels);
   std::string refused = panels.refused != nullptr ? panels.refused : "";
   if (kind == PackedKind::int8_panels && refused.empty()) {
-    if (panels.layout.group > gemm_int8::kMostInGroup) {
+    if (panels.layout.level_group == 0 && panels.layout.group > gemm_int8::kMostInGroup) {
       refused = "a sum over a group of " + std::to_string(panels.layout.group) +
                 " input channels may exceed 32 bits (at most " +
                 std::to_string(gemm_int8::kMostInGroup) + ")";
-    } else if (info(grid.format).codebook != nullptr) {
+    } else if (const Codebook* codebook = info(grid.format).codebook;
+               codebook != nullptr && !codebook->is_whole()) {
       refused = "values of a codebook are not whole numbers";
     }
   }

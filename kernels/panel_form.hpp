@@ -73,8 +73,8 @@ struct Run {
 ///   span_units(layout)                         of a span
 ///   token_bytes(), work_bytes()                of a token in a tile, a multiple of 64; of scratch
 ///   lay_out(x, first, count, run, tile, work)  rows [first, first + count) of x
-///   open(layout, span, block, work), close(opened)
-///                                              before and after all tiles with a panel's span
+///   open(layout, span, block, panels, work), close(opened)
+///                                              before and after all tiles with the panels' span
 ///   multiply(layout, span, block, tile, count, panels, sums, from panel to panel, opened)
 ///   finish(tile, count, r, sums, n, y)         n outputs of token r of the tile
 template <typename Tiles>
@@ -229,7 +229,7 @@ class PanelForm final : public PackedForm {
         const std::size_t p = first + i % steps * step, panels = std::min(step, last - p);
         const Ahead ahead = what_follows(i, first, last, block.tiles);
         float* of_panels = sums + (p - first) * block.x.rows() * kPanelCols;
-        const std::byte* opened = tiles_.open(layout_, span, codes_at(span, p), work);
+        const std::byte* opened = tiles_.open(layout_, span, codes_at(span, p), panels, work);
         for (std::size_t tile = 0; tile < block.tiles; ++tile) {
           ahead.fetch(tile);
           multiply_tile(block, tokens, tile, span, p, panels, of_panels, opened);

@@ -28,7 +28,8 @@ void store(std::byte* to, std::uint32_t word) {
 /// Codes of one row as the panel has them: four bits packed, lowest first, or bytes.
 class RowCodes {
  public:
-  explicit RowCodes(std::size_t cols) : bytes_(cols) {}
+  /// `move` is added to codes of fewer bits than four.
+  RowCodes(std::size_t cols, std::uint8_t move) : bytes_(cols), move_(move) {}
 
   /// The packed codes of the row, two to a byte; the bytes after the last are zero.
   const std::uint8_t* four_bit(const QuantizedTensor& tensor, std::size_t row) {
@@ -37,6 +38,7 @@ class RowCodes {
       return tensor.packed_codes().data() + row * row_bytes;
     }
     tensor.unpack_row(row, bytes_);
+    for (std::uint8_t& code : bytes_) code = static_cast<std::uint8_t>(code + move_);
     packed_.resize(packed_size(bytes_.size(), 4));
     pack_codes(bytes_, 4, packed_);
     return packed_.data();
@@ -44,6 +46,7 @@ class RowCodes {
 
  private:
   std::vector<std::uint8_t> bytes_, packed_;
+  std::uint8_t move_;
 };
 
 /// Units of four-bit codes of two rows, OC c and c + 16 of the panel; null: no such row.
@@ -79,6 +82,22 @@ void store_scale(PanelScales type, float scale, std::size_t c, std::byte* to) {
   std::memcpy(to + 2 * c, &word, sizeof word);
 }
 
+/// Scales of the rows and integers of a panel with two levels, whose bytes are zero.
+void pack_levels(const QuantizedTensor& tensor, const PanelLayout& layout, std::size_t first,
+                 std::size_t rows, std::byte* panel) {
+  const GroupParameters& parameters = tensor.parameters();
+  std::byte* scales = panel + layout.units(0) * layout.unit_bytes();
+  std::byte* integers = panel + layout.block_bytes(0);
+  for (std::size_t c = 0; c < rows; ++c) {
+    store_scale(layout.scales, parameters.row_scales[first + c], c, scales);
+    for (std::size_t g = 0; g < layout.level_groups(); ++g) {
+      const unsigned integer = parameters.integers[(first + c) * parameters.cols + g];
+      integers[g * (kPanelCols / 2) + c % 16] |=
+          static_cast<std::byte>(integer << (c < 16 ? 0 : 4));
+    }
+  }
+}
+
 void pack_panel(const QuantizedTensor& tensor, const PanelLayout& layout, std::size_t panel,
                 std::byte* to) {
   const std::size_t first = panel * kPanelCols;
@@ -94,7 +113,8 @@ void pack_panel(const QuantizedTensor& tensor, const PanelLayout& layout, std::s
     }
   };
   if (layout.code_bits == 4) {
-    RowCodes low(layout.cols), high(layout.cols);
+    const int move = layout.level_group == 0 ? 0 : 8 - symmetric_zero(tensor.grid().format);
+    RowCodes low(layout.cols, static_cast<std::uint8_t>(move)), high = low;
     for (std::size_t c = 0; c < std::min<std::size_t>(rows, 16); ++c) {
       const std::uint8_t* a = low.four_bit(tensor, first + c);
       const std::uint8_t* b = c + 16 < rows ? high.four_bit(tensor, first + c + 16) : nullptr;
@@ -117,6 +137,7 @@ void pack_panel(const QuantizedTensor& tensor, const PanelLayout& layout, std::s
                   sizeof kept[0]);
     }
   }
+  if (layout.level_group != 0) return pack_levels(tensor, layout, first, rows, to);
   if (layout.scales == PanelScales::none) return;
   const GroupParameters& parameters = tensor.parameters();
   each_block([&](std::size_t g, std::size_t, std::size_t, std::byte* block) {
@@ -132,7 +153,8 @@ void pack_panel(const QuantizedTensor& tensor, const PanelLayout& layout, std::s
 
 }  // namespace
 
-PanelPlan plan_panels(const GridSpec& grid, std::size_t rows, std::size_t cols) noexcept {
+PanelPlan plan_panels(const GridSpec& grid, std::size_t rows, std::size_t cols,
+                      bool levels) noexcept {
   const GroupLayout groups = group_layout(grid, rows, cols);
   PanelPlan plan;
   PanelLayout& layout = plan.layout;
@@ -150,12 +172,17 @@ PanelPlan plan_panels(const GridSpec& grid, std::size_t rows, std::size_t cols) 
   layout.group = groups.length;
   layout.zeros = !grid.symmetric;
   // What two levels make together is exact in float32 alone.
-  layout.scales = grid.two_level                       ? PanelScales::f32
+  layout.scales = grid.two_level && !levels            ? PanelScales::f32
                   : grid.scale_type == ScaleType::f16  ? PanelScales::f16
                   : grid.scale_type == ScaleType::bf16 ? PanelScales::bf16
                                                        : PanelScales::f32;
   if (layout.groups > 1 && layout.group % kUnit != 0) {
     plan.refused = "groups are not whole units of 4 input channels";
+  }
+  if (grid.two_level && levels) {
+    layout.level_group = layout.group;
+    layout.groups = 1;
+    layout.group = cols;
   }
   return plan;
 }

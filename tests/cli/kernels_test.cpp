@@ -126,7 +126,9 @@ TEST_F(Quantized, IsTheSameModelWhenItsCodesAreMultiplied) {
       {"--scheme", "W4A16", "--group-size", "32"},
       {"--scheme", "W8A16", "--group-size", "-1"},
       {"--scheme", "W3A16", "--group-size", "64", "--asym"},
-      {"--scheme", "W4A16", "--group-size", "32", "--per", "input"}};
+      {"--scheme", "W4A16", "--group-size", "32", "--per", "input"},
+      {"--rule", "*=int4:sym:oc:g32:u4"},
+      {"--rule", "*=iq4:sym:oc:g32"}};
   for (const auto& scheme : schemes) {
     TemporaryFolder folder;
     const std::string model = quantized(folder.path(), scheme);

@@ -34,6 +34,15 @@ struct Codebook {
     }
     return true;
   }
+  /// True if every level is a whole number of [-127, 127].
+  constexpr bool is_whole() const noexcept {
+    for (const float level : levels) {
+      if (level < -127 || level > 127 || static_cast<float>(static_cast<int>(level)) != level) {
+        return false;
+      }
+    }
+    return true;
+  }
   /// False if no level is 0: then only a scale of 0 gives back a group of zeros.
   constexpr bool has_zero() const noexcept {
     for (const float level : levels) {

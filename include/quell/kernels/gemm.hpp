@@ -97,7 +97,9 @@ enum class Activations {
 /// reason), resource.
 ///
 /// With int8 activations and groups down the input channels, x is multiplied by the scales of each
-/// run of output channels before it is rounded, so it is rounded once for every run.
+/// run of output channels before it is rounded, so it is rounded once for every run. With scales of
+/// two levels along a row the sum of a row is a whole number, up to 140,000 input channels. Of the
+/// codebooks, iq4 takes int8 activations, its levels being whole numbers.
 ///
 /// Kept columns are multiplied in the same call, in float32 with either kind of activations: to the
 /// codes their channels of x are 0, so that they take no part in the scale of an int8 row, and

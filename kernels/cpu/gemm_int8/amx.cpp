@@ -6,7 +6,8 @@
 
 namespace quell::kernels::amx {
 
-extern const gemm_int8::Entry gemm_int8_entries[2] = {entry_of<AmxTiles, 4>(),
-                                                      entry_of<AmxTiles, 8>()};
+extern const gemm_int8::Entry gemm_int8_entries[4] = {
+    entry_of<AmxTiles, Codes::four_bits>(), entry_of<AmxTiles, Codes::eight_bits>(),
+    entry_of_two_level<AmxTiles>(), entry_of<AmxTiles, Codes::table>()};
 
 }  // namespace quell::kernels::amx

@@ -11,12 +11,14 @@
 //
 // Activations lie as tiles want them. Codes of eight bits do, too, where a group covers whole
 // blocks of 64 input channels. All others are laid in a *piece*: what a group and a block have in
-// common, two tiles of 16 units, zeros where the block belongs to another group.
+// common, two tiles of 16 units, zeros where the block belongs to another group. Codes of two
+// levels are written out as codes of eight bits, by the entry of avx512vnni.
 
 #include <immintrin.h>
 
 #include "kernels/cpu/amx_tiles.hpp"
 #include "kernels/cpu/gemm_int8/contract.hpp"
+#include "kernels/cpu/gemm_int8/expanded.hpp"
 #include "kernels/target.hpp"
 
 QUELL_TARGET_BEGIN(QUELL_TARGET_AVX512VNNI)
@@ -24,6 +26,7 @@ namespace quell::kernels::amx {
 namespace {  // an object for an instruction set exports its entry alone
 
 namespace family = gemm_int8;
+using family::Codes;
 
 constexpr unsigned kTokens = 32, kTileTokens = 16;
 // A product takes as long for one token as for sixteen; with fewer than eight, vectors are faster
@@ -46,9 +49,9 @@ struct Piece {
   bool begins, ends;  // the group
 };
 
-template <unsigned kBits>
+template <Codes kCodes>
 QUELL_INLINE Piece piece_at(const family::TileProduct& p, std::size_t group, std::size_t unit) {
-  constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
+  constexpr std::size_t kUnitBytes = family::unit_bytes(kCodes);
   const std::size_t at = p.first_unit + group * p.units + unit;
   const std::size_t from = at % family::kBlockUnits;
   const std::size_t room = family::kBlockUnits - from, left = p.units - unit;
@@ -62,22 +65,26 @@ QUELL_INLINE Piece piece_at(const family::TileProduct& p, std::size_t group, std
 }
 
 /// The piece behind one, or nothing at the end of all groups.
-template <unsigned kBits>
+template <Codes kCodes>
 QUELL_INLINE bool advance(const family::TileProduct& p, Piece& piece) {
   if (piece.ends) {
     if (piece.group + 1 == p.groups) return false;
-    piece = piece_at<kBits>(p, piece.group + 1, 0);
+    piece = piece_at<kCodes>(p, piece.group + 1, 0);
     return true;
   }
   const std::size_t at = piece.block * family::kBlockUnits + piece.from + piece.units;
-  piece = piece_at<kBits>(p, piece.group, at - p.first_unit - piece.group * p.units);
+  piece = piece_at<kCodes>(p, piece.group, at - p.first_unit - piece.group * p.units);
   return true;
 }
 
-template <unsigned kBits>
-QUELL_INLINE void lay_out(const Piece& piece, std::byte* to) {
-  constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
+template <Codes kCodes>
+QUELL_INLINE void lay_out(const family::TileProduct& p, const Piece& piece, std::byte* to) {
+  constexpr std::size_t kUnitBytes = family::unit_bytes(kCodes);
   const __m512i none = _mm512_setzero_si512(), half = _mm512_set1_epi8(15);
+  __m512i table = none;
+  if constexpr (kCodes == Codes::table) {
+    table = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(p.table)));
+  }
   for (std::size_t u = 0; u < piece.from; ++u) {
     _mm512_store_si512(to + u * 64, none);
     _mm512_store_si512(to + kTileBytes + u * 64, none);
@@ -88,9 +95,13 @@ QUELL_INLINE void lay_out(const Piece& piece, std::byte* to) {
     _mm_prefetch(codes + kAhead, _MM_HINT_T0);
     const __m512i line = _mm512_load_si512(codes);
     __m512i low = line, high;
-    if constexpr (kBits == 4) {
+    if constexpr (kCodes != Codes::eight_bits) {
       low = _mm512_and_si512(line, half);
       high = _mm512_and_si512(_mm512_srli_epi16(line, 4), half);
+      if constexpr (kCodes == Codes::table) {
+        low = _mm512_shuffle_epi8(table, low);
+        high = _mm512_shuffle_epi8(table, high);
+      }
     } else {
       high = _mm512_load_si512(codes + 64);
     }
@@ -105,9 +116,9 @@ QUELL_INLINE void lay_out(const Piece& piece, std::byte* to) {
 }
 
 /// Codes of eight bits that are tiles as they lie.
-template <unsigned kBits>
+template <Codes kCodes>
 QUELL_INLINE bool lies_right(const Piece& piece) {
-  return kBits == 8 && piece.units == family::kBlockUnits;
+  return kCodes == Codes::eight_bits && piece.units == family::kBlockUnits;
 }
 
 struct Pair {
@@ -237,7 +248,7 @@ QUELL_INLINE void add_piece(const std::int8_t* a, std::size_t second, const std:
 }
 
 /// `laid_out`: the pieces of this call one after another, or null.
-template <typename Tiles, unsigned kBits, bool kTwo>
+template <typename Tiles, Codes kCodes, bool kTwo>
 void multiply_tiles(const family::TileProduct& p, const std::byte* laid_out) {
   alignas(64) std::byte pieces[2][kPieceBytes];
   // Sums of a group wait here until the products of the next are on their way.
@@ -256,22 +267,22 @@ void multiply_tiles(const family::TileProduct& p, const std::byte* laid_out) {
   }
   if (!whole) load_sums<Tiles, kTwo>(p.carry, second);
 
-  Piece piece = piece_at<kBits>(p, 0, 0);
+  Piece piece = piece_at<kCodes>(p, 0, 0);
   // A piece is laid out while the one before it is multiplied.
-  if (laid_out == nullptr && !lies_right<kBits>(piece)) lay_out<kBits>(piece, pieces[0]);
+  if (laid_out == nullptr && !lies_right<kCodes>(piece)) lay_out<kCodes>(p, piece, pieces[0]);
   unsigned side = 0;
   for (bool more = true; more;) {
     const Piece now = piece;
-    more = advance<kBits>(p, piece);
-    if (more && laid_out == nullptr && !lies_right<kBits>(piece)) {
-      lay_out<kBits>(piece, pieces[1 - side]);
+    more = advance<kCodes>(p, piece);
+    if (more && laid_out == nullptr && !lies_right<kCodes>(piece)) {
+      lay_out<kCodes>(p, piece, pieces[1 - side]);
     }
     if (now.begins && whole) zero_sums<Tiles, kTwo>();
     const std::int8_t* a = p.a + now.block * p.rows * family::kBlockBytes;
     if (laid_out != nullptr) {
       add_piece<Tiles, kTwo>(a, second, laid_out, laid_out + kTileBytes, 64);
       laid_out += kPieceBytes;
-    } else if (lies_right<kBits>(now)) {
+    } else if (lies_right<kCodes>(now)) {
       add_piece<Tiles, kTwo>(a, second, now.codes, now.codes + 64, 128);
     } else {
       add_piece<Tiles, kTwo>(a, second, pieces[side], pieces[side] + kTileBytes, 64);
@@ -288,22 +299,22 @@ void multiply_tiles(const family::TileProduct& p, const std::byte* laid_out) {
 // What open() returns where every tile of tokens reads the codes itself.
 constexpr std::byte kNotLaidOut{};
 
-template <typename Tiles, unsigned kBits>
+template <typename Tiles, Codes kCodes>
 const std::byte* open(const family::TileProduct& p, std::byte* work) {
   configure<Tiles>(kTileTokens);
   std::size_t count = 0, right = 0;
-  Piece piece = piece_at<kBits>(p, 0, 0);
+  Piece piece = piece_at<kCodes>(p, 0, 0);
   do {
-    right += lies_right<kBits>(piece) ? 1 : 0;
+    right += lies_right<kCodes>(piece) ? 1 : 0;
     if (++count > kMostPieces) return &kNotLaidOut;
-  } while (advance<kBits>(p, piece));
+  } while (advance<kCodes>(p, piece));
   if (right == count) return &kNotLaidOut;
   std::byte* to = work;
-  piece = piece_at<kBits>(p, 0, 0);
+  piece = piece_at<kCodes>(p, 0, 0);
   do {
-    lay_out<kBits>(piece, to);
+    lay_out<kCodes>(p, piece, to);
     to += kPieceBytes;
-  } while (advance<kBits>(p, piece));
+  } while (advance<kCodes>(p, piece));
   return work;
 }
 
@@ -312,17 +323,21 @@ void close() {
   Tiles::release();
 }
 
-template <typename Tiles, unsigned kBits>
+template <typename Tiles, Codes kCodes>
 void multiply(const family::TileProduct& p) {
-  if (p.rows < kFewest) return avx512vnni::gemm_int8_entries[kBits == 4 ? 0 : 1].multiply(p);
+  if (p.rows < kFewest) {
+    family::TileProduct few = p;
+    few.opened = nullptr;  // what open() wrote is for tiles
+    return avx512vnni::gemm_int8_entries[family::index_of(kCodes)].multiply(few);
+  }
   const bool opened = p.opened != nullptr;
   const std::byte* laid_out = p.opened == &kNotLaidOut ? nullptr : p.opened;
   const bool few = p.rows < kTileTokens;
   if (!opened || few) configure<Tiles>(few ? p.rows : kTileTokens);
   if (p.rows > kTileTokens) {
-    multiply_tiles<Tiles, kBits, true>(p, laid_out);
+    multiply_tiles<Tiles, kCodes, true>(p, laid_out);
   } else {
-    multiply_tiles<Tiles, kBits, false>(p, laid_out);
+    multiply_tiles<Tiles, kCodes, false>(p, laid_out);
   }
   if (!opened) {
     Tiles::release();
@@ -331,17 +346,52 @@ void multiply(const family::TileProduct& p) {
   }
 }
 
-template <typename Tiles, unsigned kBits>
-constexpr family::Entry entry_of() {
+QUELL_INLINE const family::Entry& vectors_of_two_level() {
+  return avx512vnni::gemm_int8_entries[family::index_of(Codes::two_level)];
+}
+
+template <typename Tiles>
+const std::byte* open_two_level(const family::TileProduct& p, std::byte* work) {
+  configure<Tiles>(kTileTokens);
+  return vectors_of_two_level().open(p, work);
+}
+
+template <typename Tiles>
+void multiply_two_level(const family::TileProduct& p) {
+  if (p.rows < kFewest) return vectors_of_two_level().multiply(p);
+  if (p.opened == nullptr) {
+    return multiply_in_parts(p, vectors_of_two_level().open, multiply<Tiles, Codes::eight_bits>);
+  }
+  family::TileProduct bytes = of_expanded(p, p.opened);
+  bytes.opened = &kNotLaidOut;
+  multiply<Tiles, Codes::eight_bits>(bytes);
+}
+
+template <typename Tiles>
+constexpr family::Entry entry_of_two_level() {
   return {Isa::amx,
-          kBits,
+          Codes::two_level,
           kTokens,
           kTokens,
           1,
-          multiply<Tiles, kBits>,
-          kSpanUnits * kPanelCols * kUnit * kBits / 8,
+          multiply_two_level<Tiles>,
+          kSpanUnits * family::unit_bytes(Codes::two_level),
+          expanded_bytes(kSpanUnits),
+          open_two_level<Tiles>,
+          close<Tiles>};
+}
+
+template <typename Tiles, Codes kCodes>
+constexpr family::Entry entry_of() {
+  return {Isa::amx,
+          kCodes,
+          kTokens,
+          kTokens,
+          1,
+          multiply<Tiles, kCodes>,
+          kSpanUnits * family::unit_bytes(kCodes),
           kMostPieces * kPieceBytes,
-          open<Tiles, kBits>,
+          open<Tiles, kCodes>,
           close<Tiles>};
 }
 

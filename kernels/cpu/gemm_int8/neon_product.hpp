@@ -10,7 +10,9 @@
 //
 //     sum u x = sum (u - 128) x + 128 sum x,
 //
-// where the last sum is made once per token and group, beside the group's start.
+// where the last sum is made once per token and group, beside the group's start. Of two levels
+// (code - 8) * integer is a signed byte, and so is what a table has for a code: sums start at
+// nothing.
 
 #include <arm_neon.h>
 
@@ -21,6 +23,7 @@ namespace quell::kernels {
 namespace {  // an object for an instruction set exports its entry alone
 
 namespace family = gemm_int8;
+using family::Codes;
 
 constexpr unsigned kTileRows = 4;
 
@@ -82,19 +85,47 @@ QUELL_INLINE int8x16_t repeated(const std::int8_t* four) {
   return vreinterpretq_s8_s32(vdupq_n_s32(word));
 }
 
+/// Integers of a group, of the channels of add_unit, each four times.
+struct Integers {
+  int8x16_t of[4];
+
+  Integers() = default;
+  QUELL_INLINE Integers(const std::byte* sixteen, std::size_t c) {
+    const uint8x8_t both = vld1_u8(reinterpret_cast<const std::uint8_t*>(sixteen) + c);
+    const uint8x16_t halves[2] = {vcombine_u8(vand_u8(both, vdup_n_u8(15)), vdup_n_u8(0)),
+                                  vcombine_u8(vshr_n_u8(both, 4), vdup_n_u8(0))};
+    const std::uint8_t four_times[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    const uint8x16_t first = vld1q_u8(four_times), second = vaddq_u8(first, vdupq_n_u8(4));
+    QUELL_UNROLL
+    for (unsigned i = 0; i < 4; ++i) {
+      of[i] = vreinterpretq_s8_u8(vqtbl1q_u8(halves[i / 2], i % 2 == 0 ? first : second));
+    }
+  }
+};
+
 /// One unit of 16 channels: of four-bit codes the channels c .. c + 7 and those 16 further on, of
 /// eight-bit ones c .. c + 15.
-template <typename Dots, unsigned kRows, unsigned kBits, int kLane>
-QUELL_INLINE void add_unit(const std::byte* codes, const int8x16_t (&x)[kRows],
-                           int32x4_t (&sums)[kRows][4]) {
+template <typename Dots, unsigned kRows, Codes kCodes, int kLane>
+QUELL_INLINE void add_unit(const std::byte* codes, const Integers& integers, int8x16_t table,
+                           const int8x16_t (&x)[kRows], int32x4_t (&sums)[kRows][4]) {
   int8x16_t w[4];
-  if constexpr (kBits == 4) {
+  if constexpr (kCodes != Codes::eight_bits) {
     const uint8x16_t first = vreinterpretq_u8_s8(vld1q_s8(bytes_of(codes)));
     const uint8x16_t second = vreinterpretq_u8_s8(vld1q_s8(bytes_of(codes + 16)));
     w[0] = vreinterpretq_s8_u8(vandq_u8(first, vdupq_n_u8(15)));
     w[1] = vreinterpretq_s8_u8(vandq_u8(second, vdupq_n_u8(15)));
     w[2] = vreinterpretq_s8_u8(vshrq_n_u8(first, 4));
     w[3] = vreinterpretq_s8_u8(vshrq_n_u8(second, 4));
+    if constexpr (kCodes == Codes::two_level) {
+      QUELL_UNROLL
+      for (unsigned i = 0; i < 4; ++i) {
+        w[i] = vmulq_s8(vsubq_s8(w[i], vdupq_n_s8(8)), integers.of[i]);
+      }
+    }
+    if constexpr (kCodes == Codes::table) {
+      QUELL_UNROLL
+      for (unsigned i = 0; i < 4; ++i) w[i] = vqtbl1q_s8(table, vreinterpretq_u8_s8(w[i]));
+    }
   } else {
     QUELL_UNROLL
     for (unsigned i = 0; i < 4; ++i) {
@@ -129,14 +160,16 @@ QUELL_INLINE std::int32_t offset_of(const family::TileProduct& p, std::size_t u,
   return (vaddvq_s32(sums) + rest) * 128;
 }
 
-template <typename Dots, unsigned kRows, unsigned kBits>
+template <typename Dots, unsigned kRows, Codes kCodes>
 QUELL_INLINE void multiply_sixteen(const family::TileProduct& p, std::size_t g, std::size_t c,
                                    const std::int32_t (&offsets)[kRows]) {
-  constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
+  constexpr std::size_t kUnitBytes = family::unit_bytes(kCodes);
+  constexpr bool kEight = kCodes == Codes::eight_bits, kLevels = kCodes == Codes::two_level;
+  constexpr bool kSigned = kLevels || kCodes == Codes::table;
   const std::byte* codes = p.codes + g * p.block_bytes + 4 * c;
   const std::byte* tail = p.tail + g * p.block_bytes;
   const auto channel = [c](unsigned i) {
-    return kBits == 4 ? c + 4 * (i % 2) + 16 * (i / 2) : c + 4 * i;
+    return kEight ? c + 4 * i : c + 4 * (i % 2) + 16 * (i / 2);
   };
   int32x4_t sums[kRows][4];
   QUELL_UNROLL
@@ -145,30 +178,47 @@ QUELL_INLINE void multiply_sixteen(const family::TileProduct& p, std::size_t g, 
     const int32x4_t zero = p.begins && p.zeros ? zeros_of(p, tail, at) : vdupq_n_s32(1);
     QUELL_UNROLL
     for (unsigned r = 0; r < kRows; ++r) {
-      sums[r][i] = p.begins ? vmulq_n_s32(zero, p.starts[g * kRows + r])
-                            : vld1q_s32(p.carry + r * kPanelCols + at);
-      if constexpr (kBits == 8) sums[r][i] = vaddq_s32(sums[r][i], vdupq_n_s32(offsets[r]));
+      if (!p.begins) {
+        sums[r][i] = vld1q_s32(p.carry + r * kPanelCols + at);
+      } else {
+        sums[r][i] = kSigned ? vdupq_n_s32(0) : vmulq_n_s32(zero, p.starts[g * kRows + r]);
+      }
+      if constexpr (kEight) sums[r][i] = vaddq_s32(sums[r][i], vdupq_n_s32(offsets[r]));
     }
   }
   std::size_t u = p.first_unit + g * p.units;
   const std::size_t end = u + p.units;
+  // The next group of two levels, and where it begins.
+  std::size_t level = kLevels ? u / p.level_units : 0, next = kLevels ? u : end;
+  Integers integers;
+  int8x16_t table = vdupq_n_s8(0);
+  if constexpr (kCodes == Codes::table) {
+    table = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p.table), vdupq_n_u8(128)));
+  }
   int8x16_t x[kRows];
   while (u < end) {
+    if constexpr (kLevels) {
+      if (u == next) {
+        integers = Integers(p.integers + level * (kPanelCols / 2), c);
+        next = ++level * p.level_units;
+        next = next < end ? next : end;
+      }
+    }
     // Four units of activations are a register, and blocks of sixteen are whole registers.
-    if (u % 4 == 0 && u + 4 <= end) {
+    if (u % 4 == 0 && u + 4 <= next) {
       QUELL_UNROLL
       for (unsigned r = 0; r < kRows; ++r) x[r] = vld1q_s8(activations<kRows>(p, u, r));
-      add_unit<Dots, kRows, kBits, 0>(codes, x, sums);
-      add_unit<Dots, kRows, kBits, 1>(codes + kUnitBytes, x, sums);
-      add_unit<Dots, kRows, kBits, 2>(codes + 2 * kUnitBytes, x, sums);
-      add_unit<Dots, kRows, kBits, 3>(codes + 3 * kUnitBytes, x, sums);
+      add_unit<Dots, kRows, kCodes, 0>(codes, integers, table, x, sums);
+      add_unit<Dots, kRows, kCodes, 1>(codes + kUnitBytes, integers, table, x, sums);
+      add_unit<Dots, kRows, kCodes, 2>(codes + 2 * kUnitBytes, integers, table, x, sums);
+      add_unit<Dots, kRows, kCodes, 3>(codes + 3 * kUnitBytes, integers, table, x, sums);
       u += 4;
       codes += 4 * kUnitBytes;
       continue;
     }
     QUELL_UNROLL
     for (unsigned r = 0; r < kRows; ++r) x[r] = repeated(activations<kRows>(p, u, r));
-    add_unit<Dots, kRows, kBits, 0>(codes, x, sums);
+    add_unit<Dots, kRows, kCodes, 0>(codes, integers, table, x, sums);
     ++u;
     codes += kUnitBytes;
   }
@@ -190,31 +240,31 @@ QUELL_INLINE void multiply_sixteen(const family::TileProduct& p, std::size_t g, 
   }
 }
 
-template <typename Dots, unsigned kRows, unsigned kBits>
+template <typename Dots, unsigned kRows, Codes kCodes>
 void multiply_rows(const family::TileProduct& p) {
   for (std::size_t g = 0; g < p.groups; ++g) {
     std::int32_t offsets[kRows] = {};
-    if constexpr (kBits == 8) {
+    if constexpr (kCodes == Codes::eight_bits) {
       const std::size_t u = p.first_unit + g * p.units;
       for (unsigned r = 0; r < kRows; ++r)
         offsets[r] = offset_of<Dots, kRows>(p, u, u + p.units, r);
     }
-    multiply_sixteen<Dots, kRows, kBits>(p, g, 0, offsets);
-    multiply_sixteen<Dots, kRows, kBits>(p, g, kBits == 4 ? 8 : 16, offsets);
+    multiply_sixteen<Dots, kRows, kCodes>(p, g, 0, offsets);
+    multiply_sixteen<Dots, kRows, kCodes>(p, g, kCodes == Codes::eight_bits ? 16 : 8, offsets);
   }
 }
 
-template <typename Dots, unsigned kBits>
+template <typename Dots, Codes kCodes>
 void multiply(const family::TileProduct& p) {
   switch (p.rows) {
     case 1:
-      return multiply_rows<Dots, 1, kBits>(p);
+      return multiply_rows<Dots, 1, kCodes>(p);
     case 2:
-      return multiply_rows<Dots, 2, kBits>(p);
+      return multiply_rows<Dots, 2, kCodes>(p);
     case 3:
-      return multiply_rows<Dots, 3, kBits>(p);
+      return multiply_rows<Dots, 3, kCodes>(p);
     default:
-      return multiply_rows<Dots, 4, kBits>(p);
+      return multiply_rows<Dots, 4, kCodes>(p);
   }
 }
 

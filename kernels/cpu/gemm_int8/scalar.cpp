@@ -11,9 +11,23 @@ namespace {
 
 namespace family = gemm_int8;
 
-template <unsigned kBits>
+using family::Codes;
+
+/// The code of OC c, IC 4 u + b of the panel, u = p.first_unit + `unit`, as it is multiplied.
+template <Codes kCodes>
+unsigned code_at(const family::TileProduct& p, const std::byte* codes, std::size_t unit,
+                 std::size_t c, std::size_t b) {
+  const unsigned code =
+      panel_code(family::bits_of(kCodes), codes + unit * family::unit_bytes(kCodes), c, b);
+  if constexpr (kCodes == Codes::table) return p.table[code];
+  if constexpr (kCodes != Codes::two_level) return code;
+  const std::size_t group = (p.first_unit + unit) / p.level_units;
+  const unsigned integer = panel_integer(p.integers, group, c);
+  return 128 - 8 * integer + code * integer;
+}
+
+template <Codes kCodes>
 void multiply(const family::TileProduct& p) {
-  constexpr std::size_t kUnitBytes = kPanelCols * kUnit * kBits / 8;
   for (std::size_t g = 0; g < p.groups; ++g) {
     const std::byte* codes = p.codes + g * p.block_bytes;
     const std::byte* tail = p.tail + g * p.block_bytes;
@@ -35,7 +49,7 @@ void multiply(const family::TileProduct& p) {
               p.a + (block * p.rows + r) * family::kBlockBytes + within * kUnit;
           for (std::size_t b = 0; b < kUnit; ++b) {
             const std::int32_t x = four[b];
-            sum += panel_code(kBits, codes + u * kUnitBytes, c, b) * static_cast<std::uint32_t>(x);
+            sum += code_at<kCodes>(p, codes, u, c, b) * static_cast<std::uint32_t>(x);
           }
         }
         const auto whole = static_cast<std::int32_t>(sum);
@@ -53,7 +67,10 @@ void multiply(const family::TileProduct& p) {
 
 }  // namespace
 
-extern const gemm_int8::Entry gemm_int8_entries[2] = {{Isa::scalar, 4, 4, 4, 1, multiply<4>},
-                                                      {Isa::scalar, 8, 4, 4, 1, multiply<8>}};
+extern const gemm_int8::Entry gemm_int8_entries[4] = {
+    {Isa::scalar, Codes::four_bits, 4, 4, 1, multiply<Codes::four_bits>},
+    {Isa::scalar, Codes::eight_bits, 4, 4, 1, multiply<Codes::eight_bits>},
+    {Isa::scalar, Codes::two_level, 4, 4, 1, multiply<Codes::two_level>},
+    {Isa::scalar, Codes::table, 4, 4, 1, multiply<Codes::table>}};
 
 }  // namespace quell::kernels::scalar

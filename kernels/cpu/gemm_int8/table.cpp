@@ -5,7 +5,7 @@
 namespace quell::kernels::gemm_int8 {
 namespace {
 
-template <unsigned kIndex>
+template <std::size_t kIndex>
 constexpr const Entry* kEntries[] = {
 #if QUELL_X86
     &amx::gemm_int8_entries[kIndex],     &avx512vnni::gemm_int8_entries[kIndex],
@@ -19,9 +19,18 @@ constexpr const Entry* kEntries[] = {
 
 }  // namespace
 
-std::span<const Entry* const> table(unsigned code_bits) noexcept {
-  if (code_bits == 4) return kEntries<0>;
-  return kEntries<1>;
+std::span<const Entry* const> table(Codes codes) noexcept {
+  switch (codes) {
+    case Codes::four_bits:
+      return kEntries<index_of(Codes::four_bits)>;
+    case Codes::eight_bits:
+      return kEntries<index_of(Codes::eight_bits)>;
+    case Codes::two_level:
+      return kEntries<index_of(Codes::two_level)>;
+    case Codes::table:
+      break;
+  }
+  return kEntries<index_of(Codes::table)>;
 }
 
 }  // namespace quell::kernels::gemm_int8
