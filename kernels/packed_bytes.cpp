@@ -23,7 +23,7 @@ namespace {
 /// arrangement of panels changes.
 struct Label {
   static constexpr std::uint64_t kMagic = 0x6465'6b63'6170'2d71;  // "q-packed", read as text
-  static constexpr std::uint32_t kVersion = 2;
+  static constexpr std::uint32_t kVersion = 3;
 
   std::uint64_t magic = kMagic;
   std::uint32_t version = kVersion;
