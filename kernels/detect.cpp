@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "kernels/detect.hpp"
 #include "kernels/target.hpp"
 #include "quell/kernels/explain.hpp"
 #include "quell/kernels/isa.hpp"
@@ -31,9 +32,13 @@ struct Name {
   Isa isa;
   std::string_view text;
 };
-constexpr Name kNames[] = {{Isa::scalar, "scalar"},  {Isa::avx2, "avx2"},
-                           {Isa::avx512, "avx512"},  {Isa::avx512vnni, "avx512vnni"},
-                           {Isa::amx, "amx"},        {Isa::neon, "neon"},
+constexpr Name kNames[] = {{Isa::scalar, "scalar"},
+                           {Isa::avx2, "avx2"},
+                           {Isa::avx512, "avx512"},
+                           {Isa::avx512vnni, "avx512vnni"},
+                           {Isa::avx512bf16, "avx512bf16"},
+                           {Isa::amx, "amx"},
+                           {Isa::neon, "neon"},
                            {Isa::neondot, "neondot"}};
 
 struct Registers {
@@ -41,7 +46,7 @@ struct Registers {
 };
 
 struct Machine {
-  Registers leaf1, leaf7, leaf7_1;
+  Registers leaf0, leaf1, leaf7, leaf7_1;
   bool saves_ymm = false;    // XCR0 bits 1 and 2: XMM and YMM state
   bool saves_zmm = false;    // and bits 5 to 7: mask registers, upper halves, upper sixteen
   bool saves_tiles = false;  // bits 17 and 18: AMX
@@ -57,6 +62,7 @@ Registers cpuid(unsigned leaf, unsigned subleaf) {
 
 Machine detect() {
   Machine machine;
+  machine.leaf0 = cpuid(0, 0);
   machine.leaf1 = cpuid(1, 0);
   machine.leaf7 = cpuid(7, 0);
   if (machine.leaf7.a >= 1) machine.leaf7_1 = cpuid(7, 1);
@@ -130,6 +136,8 @@ bool machine_has(Isa isa) noexcept {
       return avx512;
     case Isa::avx512vnni:
       return vnni;
+    case Isa::avx512bf16:
+      return vnni && bit(m.leaf7_1.a, 5);
     case Isa::amx:  // tiles, and their products of int8 and of bfloat16
       return vnni && m.saves_tiles && bit(m.leaf7.d, 24) && bit(m.leaf7.d, 25) &&
              bit(m.leaf7.d, 22) && tiles_permitted();
@@ -156,6 +164,12 @@ std::atomic<Isa>& cap() noexcept {
 }
 
 }  // namespace
+
+bool bf16_vectors_pay() noexcept {
+  // "AuthenticAMD", in ebx, edx and ecx.
+  const Registers& vendor = machine().leaf0;
+  return vendor.b == 0x6874'7541 && vendor.d == 0x6974'6e65 && vendor.c == 0x444d'4163;
+}
 
 std::string_view to_string(Isa isa) noexcept {
   for (const Name& name : kNames) {

@@ -10,6 +10,7 @@
 #include "kernels/cpu/gemm_float/contract.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/panel_form.hpp"
+#include "quell/core/half.hpp"
 
 namespace quell::kernels {
 namespace {
@@ -25,11 +26,13 @@ class FloatTiles {
   static constexpr std::size_t kSpanUnits = 128;
   static_assert(kSpanUnits / 2 % gemm_float::kChunkUnits == 0);
 
-  explicit FloatTiles(const PanelLayout& layout)
-      : entry(&choose(gemm_float::table(weights_of(layout)))),
-        cols_(layout.cols),
-        padded_(layout.all_units() * kUnit) {}
-  FloatTiles(const PanelLayout& layout, const GridSpec& grid) : FloatTiles(layout) {
+  explicit FloatTiles(const PackedPlan& plan)
+      : entry(&choose(gemm_float::table(weights_of(plan.layout)))),
+        cols_(plan.layout.cols),
+        padded_(plan.layout.all_units() * kUnit),
+        round_(plan.bf16_activations) {
+    if (plan.kind != PackedKind::float_panels) return;
+    const GridSpec& grid = plan.grid;
     // On asymmetric grids the zeros follow: from the panel, or, where they belong to the
     // activations, from `offset`.
     const int zero = grid.symmetric ? symmetric_zero(grid.format) : 0;
@@ -54,6 +57,9 @@ class FloatTiles {
       for (std::size_t k = 0; k < cols_; ++k) {
         const float value = from[run.order != nullptr ? run.order[k] : k];
         a[k * count + r] = run.factors != nullptr ? value * run.factors[k] : value;
+      }
+      for (std::size_t k = 0; k < cols_ && round_; ++k) {
+        a[k * count + r] = bf16_to_float(float_to_bf16(a[k * count + r]));
       }
       for (std::size_t k = cols_; k < padded_; ++k) a[k * count + r] = 0;
       for (const std::uint32_t k : run.kept) a[k * count + r] = 0;
@@ -112,6 +118,7 @@ class FloatTiles {
   }
 
   std::size_t cols_, padded_;
+  bool round_;  // activations become bfloat16
   float table_[16] = {};
   float zero_ = 0;
 };
@@ -119,17 +126,9 @@ class FloatTiles {
 }  // namespace
 
 std::unique_ptr<PackedForm> make_float_form(const PackedPlan& plan, PackedBytes bytes) {
-  const FloatTiles tiles(plan.layout, plan.grid);
+  const FloatTiles tiles(plan);
   auto form = std::make_unique<PanelForm<FloatTiles>>(tiles, plan, std::move(bytes));
-  form->family = plan.layout.code_bits == 4 ? "gemm_w4a16" : "gemm_w8a16";
-  form->isa = tiles.entry->isa;
-  return form;
-}
-
-std::unique_ptr<PackedForm> make_half_form(const PackedPlan& plan, PackedBytes bytes) {
-  const FloatTiles tiles(plan.layout);
-  auto form = std::make_unique<PanelForm<FloatTiles>>(tiles, plan, std::move(bytes));
-  form->family = "gemm_w16a16";
+  form->family = gemm_float::family(plan.layout.code_bits, plan.bf16_activations);
   form->isa = tiles.entry->isa;
   return form;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Which kernel a quantized weight gets. What panels cannot hold is multiplied as floats, where that
-// is the same product; with int8 activations it would be another one, and is refused.
+// is the same product; with rounded activations it would be another one, and is refused.
 
 #include <algorithm>
 #include <cstring>
@@ -14,6 +14,7 @@
 #include "kernels/cpu/gemm_int8/contract.hpp"
 #include "kernels/packed_bytes.hpp"
 #include "quell/core/checked.hpp"
+#include "quell/core/half.hpp"
 #include "quell/core/tensor.hpp"
 #include "quell/kernels/gemm.hpp"
 
@@ -47,11 +48,11 @@ Status check_order(const QuantizedTensor& weight, Order order) {
 Result<PackedPlan> plan_of(const QuantizedTensor& weight, Activations activations, Order order) {
   if (weight.rows() == 0) return plan_dense(0, 0, dense_panel_cols());
   QUELL_TRY(check_order(weight, order));
-  const bool rounded = activations == Activations::int8;
-  auto plan =
-      plan_quantized(rounded ? PackedKind::int8_panels : PackedKind::float_panels, weight.grid(),
-                     weight.rows(), weight.cols(), weight.kept().columns.size(), !order.empty());
-  if (plan || rounded || plan.error().code != ErrorCode::unsupported) return plan;
+  auto plan = plan_quantized(activations, weight.grid(), weight.rows(), weight.cols(),
+                             weight.kept().columns.size(), !order.empty());
+  if (plan || activations != Activations::f32 || plan.error().code != ErrorCode::unsupported) {
+    return plan;
+  }
   return plan_dense(weight.rows(), weight.cols(), dense_panel_cols());
 }
 
@@ -85,15 +86,32 @@ Status write(const QuantizedTensor& weight, Order order, const PackedPlan& plan,
   return ok();
 }
 
+/// Codes less their zero are whole numbers up to 255, and those are.
+bool exact_in_bf16(Format format) {
+  const Codebook* const codebook = info(format).codebook;
+  return codebook == nullptr ||
+         std::all_of(codebook->levels.begin(), codebook->levels.end(),
+                     [](float level) { return bf16_to_float(float_to_bf16(level)) == level; });
+}
+
+std::string_view name_of(Activations activations) {
+  return activations == Activations::int8   ? "int8"
+         : activations == Activations::bf16 ? "bfloat16"
+                                            : "float32";
+}
+
 }  // namespace
 
-Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::size_t rows,
+Result<PackedPlan> plan_quantized(Activations activations, const GridSpec& grid, std::size_t rows,
                                   std::size_t cols, std::size_t kept, bool ordered) {
   // Longer rows might exceed 32 bits, where a group does not.
-  const bool levels = kind == PackedKind::int8_panels && cols <= gemm_int8::kMostInLevels;
+  const bool levels = activations == Activations::int8 && cols <= gemm_int8::kMostInLevels;
   const PanelPlan panels = plan_panels(grid, rows, cols, levels);
   std::string refused = panels.refused != nullptr ? panels.refused : "";
-  if (kind == PackedKind::int8_panels && refused.empty()) {
+  if (activations == Activations::bf16 && refused.empty() && !exact_in_bf16(grid.format)) {
+    refused = "values of its codebook are not exact in bfloat16";
+  }
+  if (activations == Activations::int8 && refused.empty()) {
     if (panels.layout.level_group == 0 && panels.layout.group > gemm_int8::kMostInGroup) {
       refused = "a sum over a group of " + std::to_string(panels.layout.group) +
                 " input channels may exceed 32 bits (at most " +
@@ -107,11 +125,12 @@ Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::si
     return Error{ErrorCode::unsupported,
                  "grid " + to_string(grid) + " of a weight " + std::to_string(rows) + " x " +
                      std::to_string(cols) + " is not multiplied with " +
-                     (kind == PackedKind::int8_panels ? "int8" : "float32") +
-                     " activations: " + refused + "; pack it for float32 activations"};
+                     std::string(name_of(activations)) + " activations: " + refused +
+                     "; pack it for float32 activations"};
   }
   PackedPlan plan;
-  plan.kind = kind;
+  plan.kind = activations == Activations::int8 ? PackedKind::int8_panels : PackedKind::float_panels;
+  plan.bf16_activations = activations == Activations::bf16;
   plan.rows = rows;
   plan.cols = cols;
   plan.grid = grid;

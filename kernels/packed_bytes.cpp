@@ -33,8 +33,8 @@ struct Label {
   std::uint32_t panel_cols = 0;      // of dense panels
   std::uint32_t kept = 0;            // input channels beside codes
   std::uint8_t kind = 0, format = 0, symmetric = 0, per = 0, scale_type = 0, two_level = 0,
-               ordered = 0;
-  std::uint8_t reserved[9] = {};
+               ordered = 0, bf16_activations = 0;
+  std::uint8_t reserved[8] = {};
 };
 static_assert(sizeof(Label) == 64);
 static_assert(sizeof(std::size_t) == 8);  // below that sizes of a label could wrap
@@ -72,11 +72,17 @@ Result<PackedPlan> plan_of(const Label& label) {
   }
   if (const auto kind = static_cast<PackedKind>(label.kind);
       kind == PackedKind::f16_panels || kind == PackedKind::bf16_panels) {
-    return plan_halves(kind, label.rows, label.cols);
+    PackedPlan plan = plan_halves(kind, label.rows, label.cols);
+    plan.bf16_activations = label.bf16_activations == 1;
+    return plan;
   }
   QUELL_TRY(grid, grid_of(label));
-  return plan_quantized(static_cast<PackedKind>(label.kind), grid, label.rows, label.cols,
-                        label.kept, label.ordered == 1);
+  const Activations activations = label.kind == static_cast<std::uint8_t>(PackedKind::int8_panels)
+                                      ? Activations::int8
+                                  : label.bf16_activations == 1 ? Activations::bf16
+                                                                : Activations::f32;
+  return plan_quantized(activations, grid, label.rows, label.cols, label.kept,
+                        label.ordered == 1);
 }
 
 /// The numbers of kept input channels ascend and name channels that exist.
@@ -125,6 +131,7 @@ void write_label(const PackedPlan& plan, std::byte* to) noexcept {
   label.scale_type = static_cast<std::uint8_t>(plan.grid.scale_type);
   label.two_level = plan.grid.two_level ? 1 : 0;
   label.ordered = plan.ordered ? 1 : 0;
+  label.bf16_activations = plan.bf16_activations ? 1 : 0;
   std::memcpy(to, &label, sizeof label);
 }
 
@@ -172,10 +179,10 @@ PackedPlan plan_halves(PackedKind kind, std::size_t rows, std::size_t cols) noex
 }
 
 Result<PackedWeights> form_of(const PackedPlan& plan, PackedBytes bytes) {
-  const auto make = plan.kind == PackedKind::dense          ? make_dense_form
-                    : plan.kind == PackedKind::float_panels ? make_float_form
-                    : plan.kind == PackedKind::int8_panels  ? make_int8_form
-                                                            : make_half_form;
+  const auto make = plan.kind == PackedKind::dense         ? make_dense_form
+                    : plan.kind == PackedKind::int8_panels ? make_int8_form
+                    : plan.bf16_activations                ? make_bf16_form
+                                                           : make_float_form;
   auto form = make(plan, std::move(bytes));
   if (form == nullptr) {
     return Error{ErrorCode::unsupported,
@@ -206,7 +213,9 @@ Result<PackedWeights> view_packed(std::span<const std::byte> bytes) {
                       std::to_string(Label::kVersion) + "; pack the weight again");
   }
   const std::uint8_t nothing[sizeof label.reserved] = {};
-  if (label.kind > static_cast<std::uint8_t>(PackedKind::bf16_panels) ||
+  const auto kind = static_cast<PackedKind>(label.kind);
+  const bool takes_bf16 = kind == PackedKind::float_panels || kind == PackedKind::bf16_panels;
+  if (kind > PackedKind::bf16_panels || label.bf16_activations > (takes_bf16 ? 1 : 0) ||
       std::memcmp(label.reserved, nothing, sizeof nothing) != 0) {
     return not_packed("the label is damaged; pack the weight again");
   }
@@ -265,7 +274,17 @@ std::string PackedWeights::kernel() const {
 namespace {
 
 /// Errors: shape, unsupported, numeric.
-Result<PackedPlan> plan_floats(MatrixView<const float> weight, DType as) {
+Result<PackedPlan> plan_floats(MatrixView<const float> weight, DType as, Activations activations) {
+  if (activations == Activations::int8) {
+    return Error{ErrorCode::unsupported,
+                 "pack: a weight of floats is not multiplied with int8 activations; quantize it, "
+                 "or pack it for f32 or bf16"};
+  }
+  if (activations == Activations::bf16 && as != DType::bf16) {
+    return Error{ErrorCode::unsupported, "pack: weights in " + std::string(to_string(as)) +
+                                             " are not multiplied with bfloat16 activations; pack "
+                                             "them as bf16"};
+  }
   QUELL_TRY(dense, plan_dense(weight.rows(), weight.cols(), dense_panel_cols()));
   if (as == DType::f32 || weight.empty()) return dense;
   if (as != DType::f16 && as != DType::bf16) {
@@ -282,8 +301,10 @@ Result<PackedPlan> plan_floats(MatrixView<const float> weight, DType as) {
                                            ", and f16 ends at 65504; use bf16 or f32"};
     }
   }
-  return plan_halves(as == DType::f16 ? PackedKind::f16_panels : PackedKind::bf16_panels,
-                     weight.rows(), weight.cols());
+  PackedPlan plan = plan_halves(as == DType::f16 ? PackedKind::f16_panels : PackedKind::bf16_panels,
+                                weight.rows(), weight.cols());
+  plan.bf16_activations = activations == Activations::bf16;
+  return plan;
 }
 
 void write(MatrixView<const float> weight, const PackedPlan& plan, std::byte* to,
@@ -301,13 +322,15 @@ void write(MatrixView<const float> weight, const PackedPlan& plan, std::byte* to
 
 }  // namespace
 
-Result<std::size_t> packed_bytes(MatrixView<const float> weight, DType as) {
-  QUELL_TRY(plan, plan_floats(weight, as));
+Result<std::size_t> packed_bytes(MatrixView<const float> weight, DType as,
+                                 Activations activations) {
+  QUELL_TRY(plan, plan_floats(weight, as, activations));
   return plan.bytes();
 }
 
-Result<PackedWeights> pack(MatrixView<const float> weight, DType as, Executor& executor) {
-  QUELL_TRY(plan, plan_floats(weight, as));
+Result<PackedWeights> pack(MatrixView<const float> weight, DType as, Executor& executor,
+                           Activations activations) {
+  QUELL_TRY(plan, plan_floats(weight, as, activations));
   QUELL_TRY(bytes, AlignedBytes::allocate(plan.bytes()));
   write(weight, plan, bytes.data(), executor);
   return form_of(plan, PackedBytes(std::move(bytes)));
@@ -317,8 +340,9 @@ Result<PackedWeights> pack(MatrixView<const float> weight, Executor& executor) {
 }
 
 Result<PackedWeights> pack_into(MatrixView<const float> weight, DType as,
-                                std::span<std::byte> memory, Executor& executor) {
-  QUELL_TRY(plan, plan_floats(weight, as));
+                                std::span<std::byte> memory, Executor& executor,
+                                Activations activations) {
+  QUELL_TRY(plan, plan_floats(weight, as, activations));
   QUELL_TRY(check_memory(plan, memory));
   write(weight, plan, memory.data(), executor);
   return form_of(plan, PackedBytes(memory.first(plan.bytes())));

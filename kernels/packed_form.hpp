@@ -35,6 +35,10 @@
 
 namespace quell::kernels {
 
+namespace gemm_bf16 {
+struct Entry;
+}
+
 /// Bytes that are owned, or looked at.
 class PackedBytes {
  public:
@@ -63,6 +67,7 @@ struct PackedPlan {
   std::size_t panel_cols = 0;      // of dense panels
   GridSpec grid;                   // of panels of codes
   bool ordered = false;            // panels of codes with an order of their columns
+  bool bf16_activations = false;   // of float_panels and bf16_panels
   PanelLayout layout;
   std::size_t factors_at = 0, zeros_at = 0, kept_at = 0, order_at = 0, label_at = 0;
 
@@ -73,9 +78,9 @@ struct PackedPlan {
 Result<PackedPlan> plan_dense(std::size_t rows, std::size_t cols, std::size_t panel_cols);
 /// Of f16_panels or bf16_panels, sizes that fit in memory as floats.
 PackedPlan plan_halves(PackedKind kind, std::size_t rows, std::size_t cols) noexcept;
-/// `kind` is one of the other panels, `kept` the number of kept columns, at most `cols`. Errors:
-/// unsupported, with the reason.
-Result<PackedPlan> plan_quantized(PackedKind kind, const GridSpec& grid, std::size_t rows,
+/// Panels of codes; `kept` is the number of kept columns, at most `cols`. Errors: unsupported, with
+/// the reason.
+Result<PackedPlan> plan_quantized(Activations activations, const GridSpec& grid, std::size_t rows,
                                   std::size_t cols, std::size_t kept, bool ordered);
 
 class PackedForm {
@@ -106,6 +111,10 @@ void pack_dense(const PackedPlan& plan, MatrixView<const float> weight, std::byt
 std::unique_ptr<PackedForm> make_dense_form(const PackedPlan& plan, PackedBytes bytes);
 std::unique_ptr<PackedForm> make_int8_form(const PackedPlan& plan, PackedBytes bytes);
 std::unique_ptr<PackedForm> make_float_form(const PackedPlan& plan, PackedBytes bytes);
-std::unique_ptr<PackedForm> make_half_form(const PackedPlan& plan, PackedBytes bytes);
+/// That of make_float_form where the machine has no better one.
+std::unique_ptr<PackedForm> make_bf16_form(const PackedPlan& plan, PackedBytes bytes);
+/// With an entry for such weights that the machine has.
+std::unique_ptr<PackedForm> make_bf16_form_with(const gemm_bf16::Entry& entry,
+                                                const PackedPlan& plan, PackedBytes bytes);
 
 }  // namespace quell::kernels

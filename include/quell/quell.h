@@ -150,6 +150,7 @@ void quell_weight_free(quell_weight* weight);
 typedef enum quell_activations {
   QUELL_F32 = 0,   // as they are: the product of the values that the codes mean
   QUELL_INT8 = 1,  // each row of x rounded to int8 with a scale of its own: several times faster
+  QUELL_BF16 = 2,  // each value of x rounded to bfloat16: faster where a processor multiplies it
   QUELL_ACTIVATIONS_LOWEST = -0x7fffffff - 1,  // as in quell_status
   QUELL_ACTIVATIONS_HIGHEST = 0x7fffffff
 } quell_activations;
@@ -164,8 +165,9 @@ typedef struct quell_packed_info {
   const char* kernel;  // such as "gemm_w4a8/avx512vnni"; valid as long as the handle
 } quell_packed_info;
 
-// Packs into memory of the allocator. A weight of floats is packed for QUELL_F32 only. Errors:
-// unsupported (no kernel multiplies this grid so, with the reason), resource.
+// Packs into memory of the allocator. A weight of floats is not packed for QUELL_INT8, and for
+// QUELL_BF16 it is rounded to bfloat16. Errors: unsupported (no kernel multiplies this grid so, with
+// the reason), resource.
 quell_status quell_pack(quell_context* context, const quell_weight* weight,
                         quell_activations activations, quell_packed** packed);
 // How many bytes that takes, and into memory of the caller, at a multiple of 64, which outlives the
@@ -185,7 +187,8 @@ quell_status quell_packed_describe(quell_context* context, const quell_packed* p
 void quell_packed_free(quell_packed* packed);
 
 // y [tokens, OC] = x [tokens, IC] * W^T; y does not overlap x. The same bits for any number of
-// threads and on every x86 processor. Allocates only scratch, and that once for a size.
+// threads and, unless packed for QUELL_BF16, on every x86 processor. Allocates only scratch, and
+// that once for a size.
 quell_status quell_gemm(quell_context* context, const quell_packed* packed, const float* x,
                         size_t tokens, size_t x_stride, float* y, size_t y_stride);
 

@@ -7,7 +7,8 @@
 //
 // There are eight tiles, of up to 16 rows of up to 64 bytes, whose shapes belong to the thread. A
 // product takes tiles A [rows, 4 n] of bytes, B [n, 4 cols], where byte 4 c + b of row i is element
-// (4 i + b, c) of the matrix, and C [rows, cols] of 32-bit integers.
+// (4 i + b, c) of the matrix, and C [rows, cols] of 32-bit integers; or A [rows, 2 n] of bfloat16,
+// B [n, 2 cols], where word 2 c + b of row i is element (2 i + b, c), and C of float32.
 //
 // They are written out because GCC 12's intrinsics do not tell the compiler that memory is read and
 // written. Assembly needs no target region either.
@@ -62,6 +63,13 @@ struct AmxTiles {
   template <unsigned kC, unsigned kA, unsigned kB>
   static QUELL_INLINE void add_product() {
     __asm__ volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kC), "i"(kA), "i"(kB));
+  }
+  /// C += A B of bfloat16, C of float32. For an element of C: the products of even k are added from
+  /// +0, and so are those of odd k, each fused and in ascending order; then both sums; then these
+  /// to C. Every step rounds to nearest even, and subnormal numbers count as zero.
+  template <unsigned kC, unsigned kA, unsigned kB>
+  static QUELL_INLINE void add_bf16_product() {
+    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kC), "i"(kA), "i"(kB));
   }
 };
 

@@ -18,32 +18,38 @@ using kernels::PackedWeights;
 
 Status check_request(const quell_weight* weight, quell_activations activations) {
   if (weight == nullptr) return usage("the weight is null");
-  if (activations != QUELL_F32 && activations != QUELL_INT8) {
+  if (activations != QUELL_F32 && activations != QUELL_INT8 && activations != QUELL_BF16) {
     return usage("activations are " + std::to_string(static_cast<int>(activations)) +
-                 ", expected QUELL_F32 or QUELL_INT8");
+                 ", expected QUELL_F32, QUELL_INT8 or QUELL_BF16");
   }
   if (activations == QUELL_INT8 && !weight->is_quantized()) {
     return Error{ErrorCode::unsupported,
                  "a weight of floats is not multiplied with int8 activations; give it a grid, or "
-                 "pack it for QUELL_F32"};
+                 "pack it for QUELL_F32 or QUELL_BF16"};
   }
   return ok();
 }
 
 kernels::Activations of(quell_activations activations) {
-  return activations == QUELL_INT8 ? kernels::Activations::int8 : kernels::Activations::f32;
+  return activations == QUELL_INT8   ? kernels::Activations::int8
+         : activations == QUELL_BF16 ? kernels::Activations::bf16
+                                     : kernels::Activations::f32;
+}
+DType type_of(quell_activations activations) {
+  return activations == QUELL_BF16 ? DType::bf16 : DType::f32;
 }
 
 Result<std::size_t> bytes_of(const quell_weight& weight, quell_activations activations) {
   if (weight.is_quantized()) return kernels::packed_bytes(weight.codes, of(activations));
-  return kernels::packed_bytes(weight.floats.view());
+  return kernels::packed_bytes(weight.floats.view(), type_of(activations), of(activations));
 }
 
 Result<PackedWeights> pack_to(const quell_weight& weight, quell_activations activations,
                               std::span<std::byte> memory, HostExecutor& executor) {
   auto packed = weight.is_quantized()
                     ? kernels::pack_into(weight.codes, of(activations), memory, executor)
-                    : kernels::pack_into(weight.floats.view(), DType::f32, memory, executor);
+                    : kernels::pack_into(weight.floats.view(), type_of(activations), memory,
+                                         executor, of(activations));
   QUELL_TRY(executor.check());
   return packed;
 }

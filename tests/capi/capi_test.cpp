@@ -86,15 +86,15 @@ TEST_F(CApi, MultipliesWithTheBitsOfCppOnEveryKindOfGrid) {
        {"int4:sym:oc:g32", "int4:asym:oc:g64:bf16", "int3:asym:oc:row:f32", "int8:sym:oc:row",
         "int8full:asym:ic:g32", "int4n:sym:oc:g32:u4", "int4:sym:ic:g32:u4", "nf4:sym:oc:g64",
         "iq4:sym:oc:g6", "int2:sym:ic"}) {
-    for (const bool rounded : {false, true}) {
+    for (const auto& [activations, in_c] : {std::pair(kernels::Activations::f32, QUELL_F32),
+                                            std::pair(kernels::Activations::int8, QUELL_INT8),
+                                            std::pair(kernels::Activations::bf16, QUELL_BF16)}) {
       const QuantizedTensor weight = weight_on(word, 70, 130);
       const std::vector<float> x = normal(4 * 130, 1);
       std::vector<float> y(4 * 70, -1.0f);
       char kernel[64] = "";
       const quell_status status =
-          in_c_multiply(context_, test::Codes(weight).as_c(), rounded ? QUELL_INT8 : QUELL_F32,
-                        x.data(), 4, y.data(), kernel);
-      const auto activations = rounded ? kernels::Activations::int8 : kernels::Activations::f32;
+          in_c_multiply(context_, test::Codes(weight).as_c(), in_c, x.data(), 4, y.data(), kernel);
       SerialExecutor serial;
       const auto packed = kernels::pack(weight, activations, serial);
       if (!packed) {

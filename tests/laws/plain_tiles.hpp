@@ -4,12 +4,15 @@
 // The tiles of kernels/cpu/amx_tiles.hpp in plain C++, as the processor's manual tells them. What
 // makes the processor stop the program (shapes that do not fit, an unconfigured tile) aborts.
 
+#include <cfloat>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
 #include "kernels/cpu/amx_tiles.hpp"
+#include "quell/core/half.hpp"
 
 namespace quell::test {
 
@@ -85,6 +88,35 @@ struct PlainTiles {
       }
       std::memcpy(state.bytes[kC][m], sums, sizeof sums);
     }
+  }
+  template <unsigned kC, unsigned kA, unsigned kB>
+  static void add_bf16_product() {
+    static_assert(kC != kA && kC != kB && kA != kB);
+    need(rows(kC) == rows(kA) && row_bytes(kC) == row_bytes(kB) && row_bytes(kA) / 4 == rows(kB));
+    need(row_bytes(kA) % 4 == 0 && row_bytes(kC) % 4 == 0);
+    const auto word = [](unsigned tile, unsigned row, unsigned index) {
+      std::uint16_t bits;
+      std::memcpy(&bits, &state.bytes[tile][row][2 * index], sizeof bits);
+      return normal(bf16_to_float(bits));
+    };
+    const unsigned cols = row_bytes(kC) / 4, pairs = row_bytes(kA) / 4;
+    for (unsigned m = 0; m < rows(kC); ++m) {
+      float sums[16];
+      std::memcpy(sums, state.bytes[kC][m], sizeof sums);
+      for (unsigned n = 0; n < cols; ++n) {
+        float apart[2] = {};
+        for (unsigned k = 0; k < 2 * pairs; ++k) {
+          const float b = word(kB, k / 2, 2 * n + k % 2);
+          apart[k % 2] = normal(std::fma(word(kA, m, k), b, apart[k % 2]));
+        }
+        sums[n] = normal(normal(sums[n]) + normal(apart[0] + apart[1]));
+      }
+      std::memcpy(state.bytes[kC][m], sums, sizeof sums);
+    }
+  }
+  /// Subnormal numbers count as zero.
+  static float normal(float value) {
+    return std::fabs(value) < FLT_MIN ? std::copysign(0.0F, value) : value;
   }
 };
 

@@ -3,8 +3,9 @@
 
 // Matrix products. Two ways in: gemm_dense multiplies two matrices once (solvers, attention), pack
 // + gemm multiplies many activations with one weight (an engine). Both give the same bits on every
-// x86 instruction set and any number of threads: each output has one accumulator to which the
-// products are added in ascending k with fused multiply-add. Quantized weights are packed as they
+// x86 instruction set and any number of threads (unless a caller asks for bfloat16 activations):
+// each output has one accumulator to which the products are added in ascending k with fused
+// multiply-add. Quantized weights are packed as they
 // are, codes and scales, and multiplied without being written out as floats.
 
 #include <cstddef>
@@ -81,27 +82,33 @@ class PackedWeights {
 /// Packs W [OC, IC] in float32.
 Result<PackedWeights> pack(MatrixView<const float> weight, Executor& executor);
 
-/// Packs W [OC, IC] in `as`: f32, or f16 or bf16, in half the memory, with values rounded to
-/// nearest even. y then has the rounding of products with quantized weights, not the bits of
-/// gemm_dense. Errors: unsupported (another type); numeric (a value beyond f16's 65,504, with its
-/// place); resource.
-Result<PackedWeights> pack(MatrixView<const float> weight, DType as, Executor& executor);
-
-/// What the codes of a quantized weight are multiplied with.
+/// What packed weights are multiplied with.
 enum class Activations {
   f32,   // as they are: the product of the dequantized weight, up to float32 rounding
   int8,  // each row rounded to int8 with one scale of its own (quantize_rows): several times faster
+  bf16,  // each value rounded to bfloat16, to nearest even, sums in float32: faster where the
+         // machine multiplies bfloat16. Within 2^-8 sum |x w| of the product of the dequantized
+         // weight, and the rounding of the sums (kernels/cpu/gemm_bf16/contract.hpp). Machines may
+         // differ in the bits; any number of threads gives the same, and so does a token alone.
 };
+
+/// Packs W [OC, IC] in `as`: f32, or f16 or bf16, in half the memory, with values rounded to
+/// nearest even. y then has the rounding of products with quantized weights, not the bits of
+/// gemm_dense. Errors: unsupported (another type; int8 activations, or bf16 ones for a weight that
+/// is not bf16); numeric (a value beyond f16's 65,504, with its place); resource.
+Result<PackedWeights> pack(MatrixView<const float> weight, DType as, Executor& executor,
+                           Activations activations = Activations::f32);
 
 /// Packs a quantized weight. Errors: unsupported (a grid that no kernel multiplies so, with the
 /// reason), resource.
 ///
-/// With int8 activations and groups down the input channels, x is multiplied by the scales of each
-/// run of output channels before it is rounded, so it is rounded once for every run. With scales of
-/// two levels along a row the sum of a row is a whole number, up to 140,000 input channels. Of the
-/// codebooks, iq4 takes int8 activations, its levels being whole numbers.
+/// With groups down the input channels, x is multiplied by the scales of each run of output
+/// channels before it is rounded to int8 or bf16, so it is rounded once for every run. With int8
+/// activations and scales of two levels along a row the sum of a row is a whole number, up to
+/// 140,000 input channels. Of the codebooks, iq4 takes int8 and bf16 activations, its levels being
+/// whole numbers.
 ///
-/// Kept columns are multiplied in the same call, in float32 with either kind of activations: to the
+/// Kept columns are multiplied in the same call, in float32 with every kind of activations: to the
 /// codes their channels of x are 0, so that they take no part in the scale of an int8 row, and
 /// x[c] * w[o, c] is then added to the finished y for each kept c, ascending, with fused
 /// multiply-add.
@@ -118,11 +125,13 @@ Result<PackedWeights> pack(const QuantizedTensor& weight, Activations activation
 /// multiplies with the same bits as what pack returns. A quantized weight that is multiplied as
 /// floats is written out in memory of ours meanwhile. Further errors: shape (too little memory,
 /// with both numbers), usage (alignment).
-Result<std::size_t> packed_bytes(MatrixView<const float> weight, DType as = DType::f32);
+Result<std::size_t> packed_bytes(MatrixView<const float> weight, DType as = DType::f32,
+                                 Activations activations = Activations::f32);
 Result<std::size_t> packed_bytes(const QuantizedTensor& weight, Activations activations,
                                  std::span<const std::uint32_t> order = {});
 Result<PackedWeights> pack_into(MatrixView<const float> weight, DType as,
-                                std::span<std::byte> memory, Executor& executor);
+                                std::span<std::byte> memory, Executor& executor,
+                                Activations activations = Activations::f32);
 Result<PackedWeights> pack_into(const QuantizedTensor& weight, Activations activations,
                                 std::span<std::byte> memory, Executor& executor,
                                 std::span<const std::uint32_t> order = {});

@@ -10,7 +10,7 @@ namespace quell::kernels {
 
 /// In ascending order of preference within an architecture. An entry of a family names one of
 /// these.
-enum class Isa { scalar, avx2, avx512, avx512vnni, amx, neon, neondot };
+enum class Isa { scalar, avx2, avx512, avx512vnni, avx512bf16, amx, neon, neondot };
 
 std::string_view to_string(Isa isa) noexcept;
 std::optional<Isa> parse_isa(std::string_view name) noexcept;

@@ -20,6 +20,7 @@
 
 #include <cstddef>
 #include <span>
+#include <string_view>
 
 #include "kernels/panels.hpp"
 #include "quell/kernels/isa.hpp"
@@ -38,6 +39,14 @@ constexpr std::size_t unit_bytes(Weights weights) {
           : weights == Weights::eight_bits ? 8
                                            : 16) /
          8;
+}
+
+/// What a product of panels with such codes is reported as: with activations as they are, or
+/// rounded to bfloat16 (gemm_bf16).
+constexpr std::string_view family(unsigned code_bits, bool bf16_activations) {
+  if (code_bits == 4) return bf16_activations ? "gemm_w4bf16" : "gemm_w4a16";
+  if (code_bits == 8) return bf16_activations ? "gemm_w8bf16" : "gemm_w8a16";
+  return bf16_activations ? "gemm_w16bf16" : "gemm_w16a16";
 }
 
 /// `groups` groups of the same number of units, or some chunks of one.

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/gemm_bf16/avx512bf16_product.hpp"
+#include "kernels/cpu/gemm_bf16/contract.hpp"
+
+namespace quell::kernels::avx512bf16 {
+
+extern const gemm_bf16::Entry gemm_bf16_entries[gemm_bf16::kKinds] = {
+    entry_of<Bf16Vectors, gemm_bf16::Weights::four_bits>(),
+    entry_of<Bf16Vectors, gemm_bf16::Weights::eight_bits>(),
+    entry_of<Bf16Vectors, gemm_bf16::Weights::bf16>()};
+
+}  // namespace quell::kernels::avx512bf16
