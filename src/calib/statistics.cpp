@@ -113,6 +113,11 @@ Result<StatisticsInfo> merged_info(std::span<const StatisticsInfo> parts) {
           "the statistics are parts of different calibration data or of a different number of "
           "parts; make all parts with the same text and options"};
     }
+    if (part.precision != total.precision) {
+      return Error{ErrorCode::usage,
+                   "the statistics were made with different --engine-precision: f32 and bf16; make "
+                   "all parts with the same"};
+    }
     for (const std::uint32_t number : part.merged_parts) {
       if (std::binary_search(total.merged_parts.begin(), total.merged_parts.end(), number)) {
         return Error{ErrorCode::usage, "part " + std::to_string(number) + " of " +

@@ -85,6 +85,7 @@ Result<StatisticsWriter> StatisticsWriter::create(const std::filesystem::path& p
   for (const std::uint32_t part : info.merged_parts) merged.push(part);
   header.set("merged_parts", std::move(merged));
   header.set("tokens_fed", info.tokens_fed);
+  header.set("engine_precision", engine::to_string(info.precision));
   io::Json tokens = io::Json::object();
   std::vector<io::TensorPlan> plans;
   for (const auto& [key, channels] : info.channels) {
@@ -166,6 +167,13 @@ Status StatisticsFile::read_header() {
   info_.corpus_fingerprint = corpus;
   info_.parts = static_cast<std::uint32_t>(parts);
   info_.tokens_fed = tokens_fed;
+  // Files of before it was recorded were made in f32.
+  if (fields.find("engine_precision") != nullptr) {
+    QUELL_TRY(word, fields.text("engine_precision"));
+    const auto precision = engine::parse_precision(word);
+    if (!precision) return bad("the engine precision \"" + word + "\" is not one of f32, bf16");
+    info_.precision = *precision;
+  }
   if (const io::Json* merged = fields.find("merged_parts")) {
     for (const io::Json& item : merged->items()) {
       if (!item.is(io::Json::Kind::integer) || item.as_integer() < 1 ||

@@ -82,6 +82,7 @@ void add_limits(CLI::App& app, Limits& limits);
 /// number: digits alone, and `least` or more.
 std::function<std::string(const std::string&)> whole_number(std::uint64_t least);
 void add_calibration(CLI::App& app, TextOptions& data);
+void add_engine_precision(CLI::App& app, std::string& precision);
 void add_evaluation(CLI::App& app, TextOptions& data);
 /// --activations and, for generation, --head: how an engine multiplies.
 struct ArithmeticArguments {
@@ -99,7 +100,7 @@ Result<std::uint64_t> parse_size(std::string_view text);
 struct QuantizeArguments {
   std::string model, output;
   std::string scheme, method, per, scale, scale_type, to, recipe_file, nonfinite = "error";
-  std::string statistics, save_statistics, shard, engine_precision = "f32";
+  std::string statistics, save_statistics, shard, engine_precision;
   std::optional<std::uint32_t> bits;
   std::optional<std::int64_t> group_size;
   std::optional<double> damp_percent;

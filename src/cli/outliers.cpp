@@ -28,6 +28,7 @@ class Outliers final : public Command {
   void add_options(CLI::App& app) override {
     app.add_option("MODEL", model_, "model folder")->required();
     add_calibration(app, data_);
+    add_engine_precision(app, precision_);
     app.add_option("--html", html_, "also write the report as one HTML file");
     app.add_flag("--verbose", verbose_, "print all tables, not one screen");
     app.add_option("--rule", rule_,
@@ -59,6 +60,10 @@ class Outliers final : public Command {
                        "massive-activations"};
     }
     options.massive = *rule;
+    if (!precision_.empty()) {
+      QUELL_TRY(parsed, pipeline::parse_engine_precision(precision_));
+      options.precision = parsed;
+    }
     std::optional<pipeline::WhatIfClip> clip;
     if (what_if_) {
       QUELL_TRY(parsed, pipeline::WhatIfClip::parse(*what_if_));
@@ -173,7 +178,7 @@ class Outliers final : public Command {
     return pipeline::make_plan(model, recipe, size, executor);
   }
 
-  std::string model_, html_, rule_ = "median", scheme_, method_ = "rtn";
+  std::string model_, html_, precision_, rule_ = "median", scheme_, method_ = "rtn";
   bool sensitivity_ = false, verbose_ = false;
   std::optional<std::int64_t> group_size_;
   std::uint64_t sensitivity_tokens_ = pipeline::SensitivityOptions().tokens;

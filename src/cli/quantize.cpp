@@ -243,7 +243,8 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
   }
   if (!arguments.save_statistics.empty()) {
     if (!corpus) return usage("--save-stats needs calibration text: give --calib");
-    QUELL_TRY(pipeline::save_statistics(model, *corpus, shard.part, shard.parts, limits.max_memory,
+    QUELL_TRY(pipeline::save_statistics(model, *corpus, shard.part, shard.parts,
+                                        recipe.engine_precision, limits.max_memory,
                                         arguments.save_statistics, executor, observer));
     if (!arguments.shard.empty() || arguments.output.empty()) {
       result.statistics = arguments.save_statistics;

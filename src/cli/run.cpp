@@ -105,6 +105,8 @@ class RunAll final : public Command {
                       pipeline::Observer& observer) const {
     constexpr std::size_t kSequences = 8;
     pipeline::OutlierOptions options;
+    QUELL_TRY(recipe, arguments_.recipe());
+    options.precision = recipe.engine_precision;
     if (limits.max_memory != 0) options.hidden_limit = limits.max_memory / 4;
     options.spill_folder = std::filesystem::temp_directory_path();
     return pipeline::measure_activations(model, calib::sample(corpus, kSequences, 0), options,

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "engine/state.hpp"
 #include "quell/grid/quantized.hpp"
@@ -66,12 +67,22 @@ Result<Matrix> Engine::State::bias(const model::Linear& linear) const {
 }
 
 Result<kernels::PackedWeights> Engine::State::packed(const QuantizedTensor& codes) const {
-  if (options.arithmetic == Arithmetic::int8) {
-    auto whole = kernels::pack(codes, kernels::Activations::int8, executor);
-    if (whole || whole.error().code != ErrorCode::unsupported) return whole;
-    not_int8 = whole.error().message;
+  if (options.arithmetic == Arithmetic::int8 || options.arithmetic == Arithmetic::bf16) {
+    auto rounded =
+        kernels::pack(codes,
+                      options.arithmetic == Arithmetic::int8 ? kernels::Activations::int8
+                                                             : kernels::Activations::bf16,
+                      executor);
+    if (rounded || rounded.error().code != ErrorCode::unsupported) return rounded;
+    not_rounded = rounded.error().message;
   }
   return kernels::pack(codes, kernels::Activations::f32, executor);
+}
+
+Result<kernels::PackedWeights> Engine::State::packed(MatrixView<const float> matrix,
+                                                     DType type) const {
+  if (options.arithmetic != Arithmetic::bf16) return kernels::pack(matrix, type, executor);
+  return kernels::pack(matrix, DType::bf16, executor, kernels::Activations::bf16);
 }
 
 Result<kernels::PackedWeights> Engine::State::packed(const model::Linear& linear) const {
@@ -80,10 +91,11 @@ Result<kernels::PackedWeights> Engine::State::packed(const model::Linear& linear
     if (codes) return packed(*codes);
   }
   QUELL_TRY(matrix, weight(linear));
-  return kernels::pack(matrix.view(), packed_type(linear.name + ".weight"), executor);
+  return packed(std::as_const(matrix).view(), packed_type(linear.name + ".weight"));
 }
 
 DType Engine::State::packed_type(const std::string& tensor) const {
+  if (options.arithmetic == Arithmetic::bf16) return DType::bf16;
   const io::TensorInfo* info = model.checkpoint().find(tensor);
   const bool half = info != nullptr && (info->dtype == DType::f16 || info->dtype == DType::bf16);
   return options.arithmetic != Arithmetic::dequantized && half ? info->dtype : DType::f32;
@@ -98,7 +110,7 @@ Result<kernels::PackedWeights> Engine::State::packed_head(std::size_t first) con
   const std::size_t count = std::min<std::size_t>(head_slice(), config.vocabulary - first);
   QUELL_TRY(matrix, rows(model.frame().head, first, count));
   if (!options.head) {
-    return kernels::pack(matrix.view(), packed_type(model.frame().head), executor);
+    return packed(std::as_const(matrix).view(), packed_type(model.frame().head));
   }
   QUELL_TRY(parameters,
             choose_scales(matrix.view(), *options.head, ScaleMethod::search, {}, executor));
@@ -215,7 +227,7 @@ Result<BlockWeights> Engine::load_block(std::uint32_t layer, WeightSource* sourc
                    {},
                    linear.name};
     }
-    return kernels::pack(weight.view(), s.executor);
+    return s.packed(std::as_const(weight).view(), DType::f32);
   };
 
   BlockWeights out;
@@ -399,12 +411,13 @@ Status Engine::logits(MatrixView<const float> x, MatrixView<float> out) {
 }
 
 std::string Engine::note() const {
-  if (state_->not_int8.empty()) return {};
+  if (state_->not_rounded.empty()) return {};
   // The message ends with what to do, which has been done.
   const std::string_view reason =
-      std::string_view(state_->not_int8).substr(0, state_->not_int8.rfind(';'));
-  return "some weights are multiplied with float32 activations, though int8 was asked for: " +
-         std::string(reason);
+      std::string_view(state_->not_rounded).substr(0, state_->not_rounded.rfind(';'));
+  return std::string("some weights are multiplied with float32 activations, though ") +
+         (state_->options.arithmetic == Arithmetic::int8 ? "int8" : "bf16") +
+         " was asked for: " + std::string(reason);
 }
 
 std::uint64_t Engine::packed_bytes() const noexcept {

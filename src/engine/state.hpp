@@ -45,7 +45,7 @@ struct Engine::State {
   Matrix embedding;                                // small embeddings, read at the first use
   kernels::PackedWeights project_in, project_out;  // where the model has them
   std::vector<kernels::PackedWeights> head;        // slices, if kept
-  mutable std::string not_int8;  // what kept a weight from int8 activations, if something did
+  mutable std::string not_rounded;  // what kept a weight from rounded activations, if anything did
 
   Scratch normed, qkv, attended, mlp, branch, narrow, cached, gate_factors;
   kernels::KeyValueCache rounding;  // what whole sequences are rounded by, as long as the longest
@@ -58,6 +58,8 @@ struct Engine::State {
   /// The weight as options.arithmetic multiplies it.
   Result<kernels::PackedWeights> packed(const model::Linear& linear) const;
   Result<kernels::PackedWeights> packed(const QuantizedTensor& codes) const;
+  /// One that is no codes, in `type` if the arithmetic does not want another.
+  Result<kernels::PackedWeights> packed(MatrixView<const float> matrix, DType type) const;
   /// How a weight that is not quantized is packed: as it is stored, but float32 for the reference.
   DType packed_type(const std::string& tensor) const;
   /// Rows of the head that are packed together, and those from `first` on, a multiple of it.

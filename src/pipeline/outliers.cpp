@@ -133,6 +133,7 @@ Result<std::vector<TensorOutliers>> measure_weights(const model::Model& model, E
 io::Json OutlierReport::to_json(const std::function<std::string(std::int32_t)>& text_of) const {
   const auto unsigned_of = [](std::size_t value) { return static_cast<std::uint64_t>(value); };
   io::Json json = io::Json::object();
+  json.set("engine_precision", engine::to_string(precision));
   json.set("tokens", tokens);
   json.set("sequences", unsigned_of(sequences));
   io::Json left_out = io::Json::array();

@@ -361,7 +361,10 @@ Result<std::map<std::size_t, std::string>> measure_all(const model::Model& model
                                                        Observer& observer) {
   report.tokens = corpus.ids.size();
   report.sequences = corpus.sequences();
-  QUELL_TRY(engine, engine::Engine::create(model, executor));
+  report.precision = options.precision;
+  engine::EngineOptions how;
+  how.arithmetic = engine::arithmetic_of(options.precision);
+  QUELL_TRY(engine, engine::Engine::create(model, executor, how));
   QUELL_TRY(walk, calib::Walk::begin(engine, corpus, options.hidden_limit, options.spill_folder));
   kernels::Context context(executor);
   OutlierTap tap(corpus, options, report, context);

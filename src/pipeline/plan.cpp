@@ -378,7 +378,7 @@ void Planner::estimate() {
       const bool moment =
           includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
       if (moment && sites.insert(task.site).second) moments += 8 * cols * cols;
-      block += 4 * rows * cols;
+      block += (recipe_.engine_precision == engine::Precision::bf16 ? 2 : 4) * rows * cols;
       largest_weight = std::max(largest_weight, 4 * rows * cols);
       widest = std::max(widest, cols);
       // Mean moment and factor in float32; weight, errors, targets and codes of the layer.

@@ -119,7 +119,9 @@ class Run {
     identity.set("calibration",
                  options_.corpus != nullptr ? calib::fingerprint(*options_.corpus)
                  : options_.statistics != nullptr
-                     ? "statistics of " + options_.statistics->info().corpus_fingerprint
+                     ? "statistics in " +
+                           std::string(engine::to_string(options_.statistics->info().precision)) +
+                           " of " + options_.statistics->info().corpus_fingerprint
                      : std::string("none"));
     identity.set("layout", plan_.layout->name);
     identity.set("nonfinite", static_cast<int>(options_.nonfinite));
@@ -167,7 +169,9 @@ class Run {
   }
 
   Status walk_blocks(std::uint64_t limit) {
-    QUELL_TRY(engine, engine::Engine::create(model_, executor_));
+    engine::EngineOptions how;
+    how.arithmetic = engine::arithmetic_of(recipe_.engine_precision);
+    QUELL_TRY(engine, engine::Engine::create(model_, executor_, how));
     QUELL_TRY(walk, calib::Walk::begin(engine, *options_.corpus, limit, options_.output));
     const std::uint32_t last = tasks_.rbegin()->first;
     for (std::uint32_t layer = 0; layer <= last; ++layer) {
@@ -426,6 +430,10 @@ class Run {
     outcome.bits_per_weight = plan_.bits_per_weight;
     outcome.modules = std::move(outcomes_);
     outcome.resumed = resumed_;
+    if (walking_) outcome.engine_precision = recipe_.engine_precision;
+    if (options_.statistics != nullptr) {
+      outcome.engine_precision = options_.statistics->info().precision;
+    }
     io::Json document = io::Json::object();
     document.set("schema", 1);
     document.set("quell_version", QUELL_VERSION);
@@ -485,6 +493,8 @@ io::Json QuantizeOutcome::to_json() const {
   io::Json list = io::Json::array();
   for (const ModuleOutcome& module : modules) list.push(module.to_json());
   json.set("modules", std::move(list));
+  json.set("engine_precision",
+           engine_precision ? io::Json(engine::to_string(*engine_precision)) : io::Json());
   json.set("hash", hash);
   return json;
 }
@@ -507,13 +517,14 @@ Result<QuantizeOutcome> quantize(const model::Model& model, const Recipe& recipe
 }
 
 Status save_statistics(const model::Model& model, const calib::Corpus& corpus, std::uint32_t part,
-                       std::uint32_t parts, std::uint64_t max_memory,
+                       std::uint32_t parts, engine::Precision precision, std::uint64_t max_memory,
                        const std::filesystem::path& file, Executor& executor, Observer& observer) {
   calib::StatisticsInfo info;
   QUELL_TRY(fingerprint, calib::model_fingerprint(model));
   info.model_fingerprint = fingerprint;
   info.corpus_fingerprint = calib::fingerprint(corpus);
   info.parts = parts;
+  info.precision = precision;
   info.merged_parts = {part};
   const auto layers = static_cast<std::uint32_t>(model.blocks().size());
   for (std::uint32_t layer = 0; layer < layers; ++layer) {
@@ -544,7 +555,9 @@ Status save_statistics(const model::Model& model, const calib::Corpus& corpus, s
   info.tokens_fed = mine.ids.size();
   QUELL_TRY(writer, calib::StatisticsWriter::create(file, std::move(info)));
 
-  QUELL_TRY(engine, engine::Engine::create(model, executor));
+  engine::EngineOptions how;
+  how.arithmetic = engine::arithmetic_of(precision);
+  QUELL_TRY(engine, engine::Engine::create(model, executor, how));
   const std::uint64_t limit = max_memory == 0 ? ~std::uint64_t{0} : max_memory / 4;
   const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
   QUELL_TRY(walk, calib::Walk::begin(engine, mine, limit, folder));

@@ -91,6 +91,7 @@ io::Json Recipe::to_json() const {
   if (scale_type) json.set("scale_type", quell::to_string(*scale_type));
   json.set("damp_percent", damp_percent);
   json.set("act_order", act_order);
+  json.set("engine_precision", engine::to_string(engine_precision));
   io::Json rule_list = io::Json::array();
   for (const Rule& rule : rules) {
     std::string value = rule.keep ? "keep" : quell::to_string(*rule.grid);
@@ -176,6 +177,11 @@ Result<ScaleType> parse_scale_type(std::string_view word) {
   if (word == "bf16") return ScaleType::bf16;
   if (word == "f32") return ScaleType::f32;
   return usage("the scale type \"" + std::string(word) + "\" is not one of f16, bf16, f32");
+}
+
+Result<engine::Precision> parse_engine_precision(std::string_view word) {
+  if (const auto precision = engine::parse_precision(word)) return *precision;
+  return usage("the engine precision \"" + std::string(word) + "\" is not one of f32, bf16");
 }
 
 }  // namespace quell::pipeline

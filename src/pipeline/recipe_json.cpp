@@ -47,7 +47,7 @@ struct Key {
   Status (*apply)(const Json& value, const std::string& file, Recipe& recipe);
 };
 
-constexpr std::array<Key, 14> kKeys = {{
+constexpr std::array<Key, 15> kKeys = {{
     {"recipe", Json::Kind::integer, "the number 1",
      [](const Json& value, const std::string& file, Recipe&) -> Status {
        if (value.as_integer() == 1) return ok();
@@ -130,6 +130,13 @@ constexpr std::array<Key, 14> kKeys = {{
     {"act_order", Json::Kind::boolean, "true or false",
      [](const Json& value, const std::string&, Recipe& recipe) -> Status {
        recipe.act_order = value.as_boolean();
+       return ok();
+     }},
+    {"engine_precision", Json::Kind::string, "a string",
+     [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
+       auto precision = parse_engine_precision(value.as_string());
+       if (!precision) return at(file, value, precision.error());
+       recipe.engine_precision = *precision;
        return ok();
      }},
     {"rules", Json::Kind::array, "a list of strings",

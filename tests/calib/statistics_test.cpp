@@ -102,6 +102,10 @@ TEST(MergeStatistics, RefusesPartsOfDifferentThings) {
   b.corpus_fingerprint = "other";
   EXPECT_FALSE(merged(a, b));
   b.corpus_fingerprint = "c";
+  b.precision = engine::Precision::bf16;
+  EXPECT_FALSE(merged(a, b));
+  a.precision = engine::Precision::bf16;
+  EXPECT_EQ(merged(a, b)->precision, engine::Precision::bf16);
   b.channels[{0, model::Site::qkv_in}] = 3;
   EXPECT_FALSE(merged(a, b));
 }

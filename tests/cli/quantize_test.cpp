@@ -5,8 +5,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <span>
+
 #include "golden_hashes.hpp"
 #include "program.hpp"
+#include "quell/io/safetensors.hpp"
 
 namespace quell::test {
 namespace {
@@ -102,6 +106,103 @@ TEST(Quantize, StatisticsInPartsGiveTheBitsOfOneRun) {
   expect_error(
       quell({"quantize", job.path("other"), "-o", job.path("o"), "--stats", job.path("all.stats")}),
       3, {"made for model"});
+}
+
+/// |a - b| / |b| of two tensors of F64.
+double relative_difference(const io::Checkpoint& a, const io::Checkpoint& b,
+                           const std::string& name) {
+  const auto values = [&](const io::Checkpoint& file) {
+    const io::TensorInfo* info = file.find(name);
+    EXPECT_NE(info, nullptr) << name;
+    std::vector<double> read(info->bytes / sizeof(double));
+    EXPECT_TRUE(file.read(*info, std::as_writable_bytes(std::span(read))));
+    return read;
+  };
+  const std::vector<double> x = values(a), y = values(b);
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    difference += (x[i] - y[i]) * (x[i] - y[i]);
+    norm += y[i] * y[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+TEST(EnginePrecision, InBf16GivesMomentsNearThoseOfF32) {
+  const SmallJob job;
+  const auto save = [&](const std::string& name, std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"quantize",  job.model, "--save-stats", job.path(name),
+                                          "--calib",   job.text,  "--seqlen",     "64",
+                                          "--samples", "8"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    quell_json(arguments);
+    return io::Checkpoint::open(job.path(name));
+  };
+  const auto f32 = save("f32", {});
+  const auto bf16 = save("bf16", {"--engine-precision", "bf16", "--threads", "1"});
+  ASSERT_TRUE(save("again", {"--engine-precision", "bf16", "--threads", "3"}));
+  ASSERT_TRUE(f32 && bf16);
+  EXPECT_EQ(read_bytes(job.path("again")), read_bytes(job.path("bf16")));
+  // Nothing was multiplied with a weight before the first input.
+  EXPECT_EQ(relative_difference(*bf16, *f32, "0.qkv_in.moment"), 0);
+  // A value rounded to bfloat16 is off by up to 2^-8 of itself, less than 2^-9 in the mean square;
+  // so, for random signs, is what a linear makes of many. Three blocks have twelve linears in a
+  // row, and a moment is a square: 2 sqrt(12) 2^-9 = 0.0135. A pass that forgets to round gives
+  // 1e-6.
+  for (const char* name : {"0.o_in.moment", "0.mlp_in.moment", "0.down_in.moment",
+                           "1.qkv_in.moment", "2.qkv_in.moment", "2.down_in.moment"}) {
+    const double difference = relative_difference(*bf16, *f32, name);
+    EXPECT_LT(difference, 0.0135) << name;
+    EXPECT_GT(difference, 1e-5) << name;
+  }
+  expect_error(quell({"stats", "merge", job.path("both"), job.path("f32"), job.path("bf16")}), 2,
+               {"--engine-precision"});
+  const io::Json from_file =
+      quell_json({"quantize", job.model, "-o", job.path("from-file"), "--stats", job.path("bf16")});
+  EXPECT_EQ(from_file.find("engine_precision")->as_string(), "bf16");
+}
+
+TEST(EnginePrecision, StandsInTheResultAndDoesNotDependOnThreads) {
+  const SmallJob job;
+  const auto in_bf16 = [&](const std::string& output, const char* threads) {
+    return quell_json(job.quantize(output, {"--engine-precision", "bf16", "--threads", threads}));
+  };
+  const io::Json one = in_bf16("one", "1");
+  EXPECT_EQ(one.find("engine_precision")->as_string(), "bf16");
+  EXPECT_EQ(hash_of(in_bf16("three", "3")), hash_of(one));
+  EXPECT_EQ(quell_json(job.quantize("f32")).find("engine_precision")->as_string(), "f32");
+  // Rounding looks at no text.
+  EXPECT_TRUE(quell_json(job.quantize("rtn", {"--method", "rtn"}))
+                  .find("engine_precision")
+                  ->is(io::Json::Kind::null));
+  expect_error(quell(job.quantize("bad", {"--engine-precision", "f16"})), 2, {"f16", "f32, bf16"});
+  EXPECT_FALSE(std::filesystem::exists(job.path("bad")));
+  write_bytes(job.folder / "recipe.json", R"({"recipe": 1, "engine_precision": "fast"})");
+  expect_error(quell(job.quantize("bad", {"--recipe", job.path("recipe.json")})), 3,
+               {"recipe.json", "fast", "f32, bf16"});
+}
+
+TEST(EnginePrecision, OfOutliersIsNearThatOfF32) {
+  const SmallJob job;
+  const auto largest = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"outliers", job.model, "--calib",   job.text,
+                                          "--seqlen", "64",      "--samples", "4"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const io::Json found = quell_json(arguments);
+    EXPECT_EQ(found.find("engine_precision")->as_string(), more.empty() ? "f32" : "bf16");
+    double absmax = 0;
+    for (const io::Json& tensor : found.find("tensors")->items()) {
+      if (tensor.find("name")->as_string().find("2.down_in") != std::string::npos) {
+        absmax = tensor.find("absmax")->as_number();
+      }
+    }
+    return absmax;
+  };
+  const double f32 = largest({}), bf16 = largest({"--engine-precision", "bf16"});
+  EXPECT_GT(f32, 0);
+  EXPECT_NE(f32, bf16);
+  // Twelve roundings of 2^-8 in a row would be 0.047, were they all of one sign.
+  EXPECT_NEAR(bf16, f32, 0.047 * f32);
+  expect_error(quell({"outliers", job.model, "--engine-precision", "f64"}), 2, {"f64"});
 }
 
 TEST(Quantize, RulesChooseMethodsAndGridsAndIgnoreKeeps) {

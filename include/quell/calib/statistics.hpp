@@ -16,6 +16,7 @@
 
 #include "quell/core/result.hpp"
 #include "quell/core/tensor.hpp"
+#include "quell/engine/precision.hpp"
 #include "quell/io/safetensors.hpp"
 #include "quell/kernels/context.hpp"
 #include "quell/model/model.hpp"
@@ -50,6 +51,7 @@ struct StatisticsInfo {
   std::uint32_t parts = 1;                  // into which the corpus was cut
   std::vector<std::uint32_t> merged_parts;  // parts inside, ascending, from 1
   std::uint64_t tokens_fed = 0;
+  engine::Precision precision = engine::Precision::f32;  // what the model computed in
 };
 
 /// SHA-256 over names, types, shapes and a sample of the weights: the model a file belongs to.
@@ -100,8 +102,8 @@ class StatisticsWriter {
   std::unique_ptr<State> state_;
 };
 
-/// What merging these parts of one corpus gives. Errors: usage (parts of different models or
-/// corpora, a part given twice, different inputs).
+/// What merging these parts of one corpus gives. Errors: usage (parts of different models, corpora
+/// or precisions, a part given twice, different inputs).
 Result<StatisticsInfo> merged_info(std::span<const StatisticsInfo> parts);
 /// Adds up the parts of one corpus into a file. The order of `parts` does not matter: they are
 /// added by number. Double sums of float32 chunk sums are exact unless chunks differ by more than

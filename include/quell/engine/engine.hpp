@@ -17,6 +17,7 @@
 #include "quell/core/executor.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/tensor.hpp"
+#include "quell/engine/precision.hpp"
 #include "quell/engine/tap.hpp"
 #include "quell/grid/spec.hpp"
 #include "quell/kernels/attention.hpp"
@@ -59,14 +60,21 @@ class WeightSource {
   virtual Result<Matrix> weight(const model::Linear& linear) = 0;
 };
 
-/// How products with weights are done. What a WeightSource gives is float32 with all three; other
-/// weights that are not quantized keep their 16 bits, if they have so many, with the last two.
+/// How products with weights are done. What a WeightSource gives is float32 with the first three;
+/// other weights that are not quantized keep their 16 bits, if they have so many, with packed and
+/// int8.
 enum class Arithmetic {
   dequantized,  // weights written out as float32: the reference
   packed,       // weights as they are stored, float32 activations: the same up to rounding
   int8,         // activations rounded to int8, a scale for each token, where a kernel can do it;
                 // note() tells where none could
+  bf16,         // activations rounded to bfloat16, and so are weights that are no codes; note()
+                // tells of codes that are multiplied with float32 ones
 };
+
+constexpr Arithmetic arithmetic_of(Precision precision) noexcept {
+  return precision == Precision::bf16 ? Arithmetic::bf16 : Arithmetic::dequantized;
+}
 
 struct EngineOptions {
   bool zero_nonfinite = false;  // NaN and infinite weights read as 0; else they are errors
@@ -128,7 +136,7 @@ class Engine {
   Status keep_head();
 
   /// What a user should know of the weights packed so far: that some are multiplied with float32
-  /// activations although int8 was asked for, and why the last of them is. Empty: nothing.
+  /// activations although rounded ones were asked for, and why the last of them is. Empty: nothing.
   std::string note() const;
 
   /// Bytes of all blocks and the head, if there is one, packed: what keeping everything in memory

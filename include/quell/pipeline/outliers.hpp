@@ -16,6 +16,7 @@
 #include "quell/calib/corpus.hpp"
 #include "quell/core/executor.hpp"
 #include "quell/core/result.hpp"
+#include "quell/engine/precision.hpp"
 #include "quell/io/json.hpp"
 #include "quell/model/model.hpp"
 #include "quell/pipeline/observer.hpp"
@@ -157,10 +158,12 @@ struct OutlierOptions {
   stats::SystematicRule systematic;
   std::uint64_t hidden_limit = ~std::uint64_t{0};  // bytes of hidden states in memory, then on disk
   std::filesystem::path spill_folder = ".";
+  engine::Precision precision = engine::Precision::f32;
 };
 
 struct OutlierReport {
-  std::vector<TensorOutliers> weights, activations;  // in order of computation
+  std::vector<TensorOutliers> weights, activations;      // in order of computation
+  engine::Precision precision = engine::Precision::f32;  // what the model computed in
   std::uint64_t tokens = 0;
   std::size_t sequences = 0;               // without those
   std::vector<ExcludedSequence> excluded;  // at most one in a hundred

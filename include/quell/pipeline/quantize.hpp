@@ -16,6 +16,7 @@
 #include "quell/calib/statistics.hpp"
 #include "quell/core/executor.hpp"
 #include "quell/core/result.hpp"
+#include "quell/engine/precision.hpp"
 #include "quell/io/json.hpp"
 #include "quell/model/model.hpp"
 #include "quell/pipeline/observer.hpp"
@@ -58,8 +59,9 @@ struct QuantizeOutcome {
   std::uint64_t bytes = 0;  // of tensor data
   double bits_per_weight = 0;
   std::vector<ModuleOutcome> modules;
-  std::string hash;         // of the result, see OutputFolder::complete
-  std::size_t resumed = 0;  // modules taken over from an earlier run
+  std::string hash;                                   // of the result, see OutputFolder::complete
+  std::optional<engine::Precision> engine_precision;  // of the calibration, if there was one
+  std::size_t resumed = 0;                            // modules taken over from an earlier run
   Phases phases;
 
   io::Json to_json() const;
@@ -75,7 +77,7 @@ Result<QuantizeOutcome> quantize(const model::Model& model, const Recipe& recipe
 /// corpus, into a file: whole chunks, so that parts add up to one run. One block's moments are in
 /// memory at a time.
 Status save_statistics(const model::Model& model, const calib::Corpus& corpus, std::uint32_t part,
-                       std::uint32_t parts, std::uint64_t max_memory,
+                       std::uint32_t parts, engine::Precision precision, std::uint64_t max_memory,
                        const std::filesystem::path& file, Executor& executor, Observer& observer);
 
 /// How much of a budget hidden states may take before they go to disk, given what else is needed.

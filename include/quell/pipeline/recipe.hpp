@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "quell/core/result.hpp"
+#include "quell/engine/precision.hpp"
 #include "quell/grid/scale.hpp"
 #include "quell/grid/scale_type.hpp"
 #include "quell/grid/spec.hpp"
@@ -41,9 +42,10 @@ struct Recipe {
   std::optional<ScaleType> scale_type;  // absent: bf16 for bf16 models, f16 for others
   double damp_percent = 0.01;           // fraction of the mean diagonal of H
   bool act_order = false;
-  std::vector<Rule> rules;          // later ones win
-  std::vector<std::string> ignore;  // globs; win over rules
-  std::string to;                   // export layout; "" = the default
+  engine::Precision engine_precision = engine::Precision::f32;  // of the calibration forward pass
+  std::vector<Rule> rules;                                      // later ones win
+  std::vector<std::string> ignore;                              // globs; win over rules
+  std::string to;                                               // export layout; "" = the default
 
   /// Applies a scheme word: W4A16, W8A16, W3A16, W2A16. Error: usage, listing them.
   Status apply_scheme(std::string_view scheme);
@@ -65,5 +67,6 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
 Result<ScaleMethod> parse_scale_method(std::string_view word);
 std::string_view to_string(ScaleMethod method);
 Result<ScaleType> parse_scale_type(std::string_view word);
+Result<engine::Precision> parse_engine_precision(std::string_view word);
 
 }  // namespace quell::pipeline
