@@ -150,7 +150,8 @@ Expected expected(const TileProduct& p, Weights weights, Order order,
           const std::size_t n = (end - begin) * kUnit;
           longest = std::max(longest, n);
           ++chunks;
-          lost += static_cast<double>(2 * n + 32) * 0x1p-126 * std::fabs(scale);
+          lost +=
+              static_cast<double>(2 * n + 32) * 0x1p-126 * std::fabs(static_cast<double>(scale));
           for (std::size_t k = begin * kUnit; k < end * kUnit; ++k) {
             const float x = token_at(p, r, (p.first_unit + g * p.units) * kUnit + k);
             const float w = weight_at(p, weights, g, k, c);
@@ -186,7 +187,8 @@ TEST_P(GemmBf16, GivesTheBitsOfItsOrderAndKeepsTheBound) {
   const std::size_t unit_bytes = gemm_bf16::unit_bytes(weights);
   unsigned seed = 0, opened_pieces = 0;
   for (unsigned rows = 1; rows <= entry->tile_rows; ++rows) {
-    if (rows > 3 && rows % 5 != 2 && rows != entry->tile_rows && rows != 16) continue;
+    const bool edge = rows <= 2 || rows == 16 || rows == 17 || rows == entry->tile_rows;
+    if (!edge && rows != 7) continue;
     for (const std::size_t units : {1, 3, 8, 9, 32, 128, 130}) {
       for (const PanelScales scales :
            {PanelScales::none, PanelScales::f16, PanelScales::bf16, PanelScales::f32}) {
@@ -338,12 +340,13 @@ TEST(Bf16Product, KeepsTheBoundOnEveryMachineAndForAnyThreads) {
   unsigned seed = 0;
   for (const char* word : kGrids) {
     for (const std::size_t tokens : {1, 5, 33}) {
-      const std::size_t oc = ++seed % 2 == 0 ? 70 : 129, ic = 61 + seed % 5 * 150;
+      const std::size_t oc = ++seed % 2 == 0 ? 70 : 33, ic = 61 + seed % 5 * 150;
       const QuantizedTensor weight = test::random_quantized(*parse_grid(word), oc, ic, seed);
       const std::vector<float> x = tokens_of(tokens, ic, seed);
       const Bounded all = bounded({x.data(), tokens, ic}, weight);
       for (const Isa isa :
            {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::amx, Isa::neondot}) {
+        if (!has(isa)) continue;
         std::vector<float> first;
         for (const unsigned threads : {1u, 3u}) {
           set_isa_cap(isa);
