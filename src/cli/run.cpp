@@ -55,6 +55,7 @@ class RunAll final : public Command {
       return Error{ErrorCode::usage, "--dry-run and --shard belong to `quell quantize`"};
     }
     text_.documents = arguments_.data.documents;
+    QUELL_TRY(recipe, arguments_.recipe());
     const std::unique_ptr<Executor> executor = make_openmp_executor(limits.threads);
     const std::unique_ptr<pipeline::Observer> observer = make_observer(limits);
     QUELL_TRY(original, model::Model::load(arguments_.model, {limits.allow_links_outside}));
@@ -64,7 +65,8 @@ class RunAll final : public Command {
     pipeline::OutlierReport outliers;
     QUELL_TRY(weights, pipeline::measure_weights(original, *executor, *observer));
     outliers.weights = std::move(weights);
-    QUELL_TRY(measure_text(original, corpus, outliers, *executor, *observer));
+    QUELL_TRY(
+        measure_text(original, corpus, recipe.engine_precision, outliers, *executor, *observer));
     QUELL_TRY(quantized, quantize_model(arguments_, limits, *executor, *observer));
     QUELL_TRY(verified, io::verify_folder(arguments_.output));
     if (!verified.problems.empty()) {
@@ -101,12 +103,11 @@ class RunAll final : public Command {
 
   /// Outliers show on a few sequences as they do on many; the first windows of the text will do.
   Status measure_text(const model::Model& model, const calib::Corpus& corpus,
-                      pipeline::OutlierReport& outliers, Executor& executor,
-                      pipeline::Observer& observer) const {
+                      engine::Precision precision, pipeline::OutlierReport& outliers,
+                      Executor& executor, pipeline::Observer& observer) const {
     constexpr std::size_t kSequences = 8;
     pipeline::OutlierOptions options;
-    QUELL_TRY(recipe, arguments_.recipe());
-    options.precision = recipe.engine_precision;
+    options.precision = precision;
     if (limits.max_memory != 0) options.hidden_limit = limits.max_memory / 4;
     options.spill_folder = std::filesystem::temp_directory_path();
     return pipeline::measure_activations(model, calib::sample(corpus, kSequences, 0), options,

@@ -62,6 +62,7 @@ TEST(RecipeJson, ReadsBackWhatItWrites) {
   recipe.method = "gptq";
   recipe.bits = 3;
   recipe.group = 64;
+  recipe.engine_precision = engine::Precision::bf16;
   recipe.rules.push_back(*Rule::parse("a*=rtn@int8:sym:oc:row"));
   recipe.rules.push_back(*Rule::parse("b=keep"));
   recipe.ignore = {"c*"};
@@ -69,6 +70,7 @@ TEST(RecipeJson, ReadsBackWhatItWrites) {
   const Status status = apply_recipe_json(recipe.to_json(), "recipe", again);
   ASSERT_TRUE(status) << status.error().message;
   EXPECT_EQ(again.to_json().dump(), recipe.to_json().dump());
+  EXPECT_EQ(again.engine_precision, engine::Precision::bf16);
 }
 
 }  // namespace
