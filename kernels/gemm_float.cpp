@@ -55,11 +55,9 @@ class FloatTiles {
     for (std::size_t r = 0; r < count; ++r) {
       const float* from = x.row(first + r).data();
       for (std::size_t k = 0; k < cols_; ++k) {
-        const float value = from[run.order != nullptr ? run.order[k] : k];
-        a[k * count + r] = run.factors != nullptr ? value * run.factors[k] : value;
-      }
-      for (std::size_t k = 0; k < cols_ && round_; ++k) {
-        a[k * count + r] = bf16_to_float(float_to_bf16(a[k * count + r]));
+        const float given = from[run.order != nullptr ? run.order[k] : k];
+        const float value = run.factors != nullptr ? given * run.factors[k] : given;
+        a[k * count + r] = round_ ? bf16_to_float(float_to_bf16(value)) : value;
       }
       for (std::size_t k = cols_; k < padded_; ++k) a[k * count + r] = 0;
       for (const std::uint32_t k : run.kept) a[k * count + r] = 0;
