@@ -23,6 +23,8 @@
 #include "laws/plain_vectors.hpp"
 #include "quell/core/executor.hpp"
 #include "quell/core/half.hpp"
+#include "quell/core/tensor.hpp"
+#include "quell/grid/scale.hpp"
 #include "quell/kernels/explain.hpp"
 #include "quell/kernels/gemm.hpp"
 #include "support/guarded.hpp"
@@ -440,6 +442,45 @@ TEST(Bf16Product, WithoutInstructionsIsTheFloatProductOfRoundedActivations) {
     EXPECT_TRUE(same_bits(product(x, *half_bf16), product(rounded, *half)));
     EXPECT_TRUE(same_bits(product(x, *four_bf16), product(rounded, *four)));
     EXPECT_FALSE(same_bits(product(x, *half_bf16), product(x, *half)));
+  }
+}
+
+// Kept columns and an order of columns are the driver's. With activations that are bfloat16 already
+// the product differs from that of float32 activations in the order of its sums alone.
+TEST(Bf16Product, HasKeptColumnsAndAnOrderOfColumns) {
+  const std::size_t tokens = 5, oc = 40, ic = 96;
+  SerialExecutor executor;
+  Context context(executor);
+  Matrix weight = *Matrix::uninitialized(oc, ic);
+  Numbers(7).fill(weight.values());
+  const std::uint32_t columns[] = {3, 95};
+  const auto codes = quantize_keeping(weight.view(), *parse_grid("int4:sym:oc:g32"),
+                                      ScaleMethod::absmax, {}, columns, executor);
+  ASSERT_TRUE(codes) << codes.error().message;
+  std::vector<std::uint32_t> order;
+  for (std::uint32_t k = 0; k < ic; ++k) order.push_back((k * 5 + 1) % ic);
+  std::vector<float> x(tokens * ic), exact(tokens * oc), y(tokens * oc);
+  Numbers(2).fill(x);
+  for (float& value : x) value = bf16_to_float(float_to_bf16(value));
+  const auto f32 = pack(*codes, Activations::f32, executor, order);
+  const auto bf16 = pack(*codes, Activations::bf16, executor, order);
+  ASSERT_TRUE(f32 && bf16);
+  ASSERT_TRUE(gemm({x.data(), tokens, ic}, *f32, {exact.data(), tokens, oc}, context));
+  // 96 terms and three groups on either side, of which none is above 4 * 4 in magnitude.
+  const float bound = 2 * 99 * 0x1p-24F * 96 * 16;
+  const auto near = [&](const std::string& name) {
+    for (std::size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], exact[i], bound) << name;
+  };
+  ASSERT_TRUE(gemm({x.data(), tokens, ic}, *bf16, {y.data(), tokens, oc}, context));
+  near(bf16->kernel());
+  if (!has(Isa::avx512)) return;
+  const auto plan = plan_quantized(Activations::bf16, codes->grid(), oc, ic, 2, true);
+  ASSERT_TRUE(plan);
+  for (const Case& each : cases()) {
+    if (each.name.find("w4_plain") == std::string::npos) continue;
+    const auto form = make_bf16_form_with(*each.entry, *plan, PackedBytes(bf16->memory()));
+    ASSERT_TRUE(form->multiply({x.data(), tokens, ic}, {y.data(), tokens, oc}, context));
+    near(each.name);
   }
 }
 
