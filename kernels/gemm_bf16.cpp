@@ -65,7 +65,7 @@ class Bf16Tiles {
 
   /// Null where the entry has nothing to do for all tiles.
   const std::byte* open(const PanelLayout& layout, const Span& span, const std::byte* block,
-                        std::byte* work) const {
+                        std::size_t /*panels*/, std::byte* work) const {
     return entry->open == nullptr ? nullptr : entry->open(product_of(layout, span, block), work);
   }
   void close(const std::byte* opened) const {
