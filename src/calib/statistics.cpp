@@ -9,6 +9,7 @@
 
 #include "linalg/linalg.hpp"
 #include "quell/io/output.hpp"
+#include "quell/kernels/gemm.hpp"
 #include "quell/kernels/tensor_stats.hpp"
 
 namespace quell::calib {
@@ -45,6 +46,28 @@ Status SiteStatistics::add(MatrixView<const float> x, bool with_moment, kernels:
   return ok();
 }
 
+Status SiteStatistics::add_drift(MatrixView<float> original, MatrixView<const float> x,
+                                 kernels::Context& context) {
+  const std::size_t channels = x.cols();
+  for (std::size_t t = 0; t < x.rows(); ++t) {
+    float* difference = original.row(t).data();
+    const float* values = x.row(t).data();
+    for (std::size_t c = 0; c < channels; ++c) {
+      difference[c] -= values[c];
+      if (std::isfinite(difference[c])) continue;
+      return Error{ErrorCode::numeric, "an activation of channel " + std::to_string(c) +
+                                           " of the original model is not finite; the model or "
+                                           "its text is damaged"};
+    }
+  }
+  if (drift.size() == 0) {
+    QUELL_TRY(zeros, Matrix64::zeros(channels, channels));
+    drift = std::move(zeros);
+  }
+  return kernels::add_product({original, true}, {x, true}, kernels::Triangle::full, drift.view(),
+                              context);
+}
+
 Status SiteStatistics::merge(const SiteStatistics& other) {
   if (sum.size() != other.sum.size() || moment.size() != other.moment.size()) {
     return Error{ErrorCode::shape, "statistics of " + std::to_string(sum.size()) + " and of " +
@@ -78,6 +101,15 @@ Result<Matrix> SiteStatistics::mean_moment() const {
         }
       }
     }
+  }
+  return mean;
+}
+
+Result<Matrix> SiteStatistics::mean_drift() const {
+  QUELL_TRY(mean, Matrix::uninitialized(drift.rows(), drift.cols()));
+  const double scale = tokens == 0 ? 0.0 : 1.0 / static_cast<double>(tokens);
+  for (std::size_t i = 0; i < mean.size(); ++i) {
+    mean.data()[i] = static_cast<float>(drift.data()[i] * scale);
   }
   return mean;
 }

@@ -98,7 +98,7 @@ class Run {
     output_ = &output;
     QUELL_TRY(copy_unchanged());
     for (const Task& task : plan_.tasks) tasks_[task.layer].push_back(&task);
-    walking_ = needs_walk();
+    walking_ = options_.corpus != nullptr && needs(quant::Needs::second_moment);
     if (walking_) {
       QUELL_TRY(walk_blocks(limit));
     } else {
@@ -132,10 +132,9 @@ class Run {
     return identity;
   }
 
-  bool needs_walk() const {
-    if (options_.corpus == nullptr) return false;
-    return std::any_of(plan_.tasks.begin(), plan_.tasks.end(), [](const Task& task) {
-      return includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+  bool needs(quant::Needs what) const {
+    return std::any_of(plan_.tasks.begin(), plan_.tasks.end(), [&](const Task& task) {
+      return includes(quant::find_method(task.method)->needs, what);
     });
   }
 
@@ -172,7 +171,15 @@ class Run {
     engine::EngineOptions how;
     how.arithmetic = engine::arithmetic_of(recipe_.engine_precision);
     QUELL_TRY(engine, engine::Engine::create(model_, executor_, how));
+    const bool drifts = needs(quant::Needs::drift);
+    // Two streams share what hidden states may take.
+    if (drifts) limit /= 2;
     QUELL_TRY(walk, calib::Walk::begin(engine, *options_.corpus, limit, options_.output));
+    std::optional<calib::Walk> original;
+    if (drifts) {
+      QUELL_TRY(begun, calib::Walk::begin(engine, *options_.corpus, limit, options_.output));
+      original.emplace(std::move(begun));
+    }
     const std::uint32_t last = tasks_.rbegin()->first;
     for (std::uint32_t layer = 0; layer <= last; ++layer) {
       const std::vector<const Task*>& tasks = tasks_[layer];
@@ -181,11 +188,14 @@ class Run {
       });
       std::map<model::Site, calib::SiteStatistics> sites;
       if (!all_done) {
-        QUELL_TRY(collected, collect(engine, walk, layer, tasks));
+        QUELL_TRY(collected, collect(engine, walk, original ? &*original : nullptr, layer, tasks));
         sites = std::move(collected);
+      } else if (original) {
+        QUELL_TRY(weights, load(engine, layer, nullptr));
+        QUELL_TRY(original->advance(weights));
       }
       quantized_.clear();
-      Matrix moment;
+      Matrix moment, drift;
       std::optional<model::Site> moment_site;
       std::uint64_t tokens = 0;
       for (const Task* task : tasks) {
@@ -196,18 +206,24 @@ class Run {
         if (moment_site != task->site) {
           // The double sums of the site are done with once its mean exists.
           moment = Matrix();
+          drift = Matrix();
           moment_site = task->site;
           const auto found = sites.find(task->site);
           if (found != sites.end()) {
             QUELL_TRY(mean, found->second.mean_moment());
             moment = std::move(mean);
             tokens = found->second.tokens;
+            if (found->second.drift.size() != 0) {
+              QUELL_TRY(mean_drift, found->second.mean_drift());
+              drift = std::move(mean_drift);
+            }
             sites.erase(found);
           }
         }
-        QUELL_TRY(solve(*task, moment.view(), tokens));
+        QUELL_TRY(solve(*task, moment.view(), drift.view(), tokens));
       }
       moment = Matrix();
+      drift = Matrix();
       if (layer == last) break;
       QUELL_TRY(advance(engine, walk, layer));
     }
@@ -215,22 +231,28 @@ class Run {
   }
 
   Result<std::map<model::Site, calib::SiteStatistics>> collect(
-      engine::Engine& engine, calib::Walk& walk, std::uint32_t layer,
+      engine::Engine& engine, calib::Walk& walk, calib::Walk* original, std::uint32_t layer,
       const std::vector<const Task*>& tasks) {
     // A site is wanted while one of its layers is unfinished and asks for it.
-    std::set<model::Site> wanted;
+    std::map<model::Site, calib::SiteWish> wanted;
     for (const Task* task : tasks) {
-      if (output_->find_finished(task->linear->name) == nullptr &&
-          includes(quant::find_method(task->method)->needs, quant::Needs::second_moment)) {
-        wanted.insert(task->site);
+      const quant::Needs asked = quant::find_method(task->method)->needs;
+      if (output_->find_finished(task->linear->name) != nullptr ||
+          !includes(asked, quant::Needs::second_moment)) {
+        continue;
       }
+      calib::SiteWish& wish = wanted[task->site];
+      wish.profile = wish.moment = true;
+      wish.drift |= includes(asked, quant::Needs::drift);
     }
     QUELL_TRY(weights, load(engine, layer, nullptr));
     Timed timed(phases_.forward);
     report("block " + std::to_string(layer) + ": calibration", 0);
-    auto sites = walk.collect(weights, [&](std::uint32_t, model::Site site) {
-      return calib::SiteWish{wanted.contains(site), wanted.contains(site)};
-    });
+    const calib::WishFunction wish = [&](std::uint32_t, model::Site site) {
+      const auto found = wanted.find(site);
+      return found != wanted.end() ? found->second : calib::SiteWish();
+    };
+    auto sites = walk.collect(weights, wish, original);
     if (!sites) {
       Error error = std::move(sites).error();
       error.message = "block " + std::to_string(layer) + ": " + error.message;
@@ -300,7 +322,7 @@ class Run {
     const bool wanted =
         includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
     if (file == nullptr || !wanted || !file->info().channels.contains(key)) {
-      return solve(task, {}, 0);
+      return solve(task, {}, {}, 0);
     }
     if (moment_key_ != key) {
       moment_ = Matrix();
@@ -309,7 +331,7 @@ class Run {
       moment_ = std::move(mean);
       moment_key_ = key;
     }
-    return solve(task, moment_.view(), file->info().tokens_fed);
+    return solve(task, moment_.view(), {}, file->info().tokens_fed);
   }
 
   // A layer that an earlier run finished: its codes are needed for the forward pass.
@@ -329,7 +351,8 @@ class Run {
     return ok();
   }
 
-  Status solve(const Task& task, MatrixView<const float> moment, std::uint64_t tokens) {
+  Status solve(const Task& task, MatrixView<const float> moment, MatrixView<const float> drift,
+               std::uint64_t tokens) {
     if (observer_.stop_requested()) {
       return Error{ErrorCode::interrupted, "stopped before " + task.linear->name +
                                                "; run the same command again to continue"};
@@ -344,6 +367,7 @@ class Run {
     problem.grid = task.grid;
     problem.scale = task.scale;
     problem.second_moment = moment;
+    problem.drift = drift;
     problem.tokens = tokens;
 
     QUELL_TRY(quantizer, quant::make_quantizer(task.method, method_options()));

@@ -13,7 +13,7 @@
 namespace quell::quant {
 namespace {
 
-constexpr std::array<Method, 2> kMethods = {{
+constexpr std::array<Method, 3> kMethods = {{
     {"rtn", Needs::weights_only, "round every weight to the nearest code", "", "",
      [](const MethodOptions&) { return rtn(); }},
     {"gptq", Needs::second_moment,
@@ -23,6 +23,17 @@ constexpr std::array<Method, 2> kMethods = {{
      "damping act_order guard",
      [](const MethodOptions& o) {
        return gptq({.damping = o.damping, .act_order = o.act_order, .guard = o.guard});
+     }},
+    {"balanced", Needs::second_moment | Needs::drift,
+     "gptq on targets that make up for earlier layers, then each code and scale moved to its best "
+     "place",
+     "", "damping act_order guard refine drift",
+     [](const MethodOptions& o) {
+       return balanced({.feedback = {.damping = o.damping,
+                                     .act_order = o.act_order,
+                                     .guard = o.guard,
+                                     .refine = o.refine},
+                        .drift = o.drift});
      }},
 }};
 

@@ -29,10 +29,21 @@ struct GptqOptions {
   bool act_order = false;
   /// Keep rounding in every row where its loss under the undamped H is smaller.
   bool guard = true;
+  /// Rounds of coordinate descent on codes and scales after the sweep; 0: none.
+  unsigned refine = 0;
   /// Channels that one level of the sweep treats one by one, 1 or more; changes the order of
   /// additions alone.
   unsigned block = 256;
 };
 std::unique_ptr<Quantizer> gptq(GptqOptions options = {});
+
+/// The default: gptq with refinement, on targets that make up for part of what the layers before
+/// lost, where the drift of the inputs is known.
+struct BalancedOptions {
+  GptqOptions feedback = {.refine = 2};
+  /// Share of the drift that the target corrects, 0 (none) to 1.
+  double drift = 0.5;
+};
+std::unique_ptr<Quantizer> balanced(const BalancedOptions& options = {});
 
 }  // namespace quell::quant

@@ -23,8 +23,8 @@ namespace quell::quant {
 /// What a method reads besides the weight; flags, so that no more than that is collected.
 enum class Needs : unsigned {
   weights_only = 0,
-  second_moment = 1u << 0,      // H = mean of x x^T over calibration tokens
-  cross_moment = 1u << 1,       // G = mean of x_original x_quantized^T
+  second_moment = 1u << 0,  // H = mean of x x^T over calibration tokens
+  drift = 1u << 1,          // D = mean of (x_original - x) x^T, x behind quantized layers
   activation_ranges = 1u << 2,
   gradient_weights = 1u << 3,
 };
@@ -37,18 +37,22 @@ constexpr bool includes(Needs all, Needs one) {
 
 /// One weight to be quantized.
 struct LayerProblem {
-  std::string name;                      // for messages
-  MatrixView<const float> weight;        // [OC, IC], finite
+  std::string name;                // for messages
+  MatrixView<const float> weight;  // [OC, IC], finite
   GridSpec grid;
   ScaleMethod scale = ScaleMethod::absmax;
   /// [IC, IC], symmetric, finite; scaled as a mean over tokens. Empty where not needed. The same
   /// matrix is shared by several layers: a method copies what it changes.
   MatrixView<const float> second_moment;
-  std::uint64_t tokens = 0;              // behind the moment
+  std::uint64_t tokens = 0;  // behind the moment
+  /// [IC, IC], mean of (x_original - x) x^T over the same tokens, where x are the inputs that the
+  /// moment is of and x_original those of the model before anything was quantized. Empty where not
+  /// needed or not known.
+  MatrixView<const float> drift;
   /// Scales and zeros to use instead of choosing them (tests, refits).
   const GroupParameters* given = nullptr;
-  /// For a method whose choice depends on more than this layer: the loss of a candidate, judged by the
-  /// pipeline on the enclosing module. Empty if the pipeline offers none.
+  /// For a method whose choice depends on more than this layer: the loss of a candidate, judged by
+  /// the pipeline on the enclosing module. Empty if the pipeline offers none.
   std::function<Result<double>(const QuantizedTensor&)> evaluate;
 };
 
@@ -57,15 +61,15 @@ struct Quantized {
   Quantized(QuantizedTensor t) : tensor(std::move(t)) {}  // NOLINT: a bare tensor is an answer
 
   QuantizedTensor tensor;
-  /// tr((W - Q) H (W - Q)^T) with the undamped H, over the same of zero weights (of more than 512 rows
-  /// the divisor is estimated from 512 evenly spread ones, the same for every method); without H the
-  /// plain squared error over the squared weights. objective_rtn: the same for rounding on the same
-  /// kind of grid and scales.
+  /// tr((W - Q) H (W - Q)^T) with the undamped H, over the same of zero weights (of more than 512
+  /// rows the divisor is estimated from 512 evenly spread ones, the same for every method); without
+  /// H the plain squared error over the squared weights. objective_rtn: the same for rounding on
+  /// the same kind of grid and scales.
   double objective = 0, objective_rtn = 0;
-  double damping = 0;                // that the factorization took, relative to the mean diagonal
-  std::uint64_t dead_inputs = 0;     // H_kk == 0
-  std::uint64_t guarded_rows = 0;    // rows where rounding was kept because it was better
-  std::string fallback;              // empty, or why the method was not used as asked
+  double damping = 0;              // that the factorization took, relative to the mean diagonal
+  std::uint64_t dead_inputs = 0;   // H_kk == 0
+  std::uint64_t guarded_rows = 0;  // rows where rounding was kept because it was better
+  std::string fallback;            // empty, or why the method was not used as asked
 };
 
 class Quantizer {
@@ -73,8 +77,9 @@ class Quantizer {
   virtual ~Quantizer() = default;
   virtual std::string_view name() const = 0;
   virtual Needs needs() const = 0;
-  /// Safe to call from several threads on different layers; the result does not depend on the number
-  /// of threads. Errors: numeric (NaN in weight or moment, naming layer and element), shape, unsupported.
+  /// Safe to call from several threads on different layers; the result does not depend on the
+  /// number of threads. Errors: numeric (NaN in weight or moment, naming layer and element), shape,
+  /// unsupported.
   virtual Result<Quantized> quantize(const LayerProblem& layer, Executor& executor) const = 0;
 };
 

@@ -19,6 +19,8 @@ struct MethodOptions {
   double damping = 0.01;
   bool act_order = false;
   bool guard = true;
+  unsigned refine = 2;
+  double drift = 0.5;
 };
 
 struct Method {

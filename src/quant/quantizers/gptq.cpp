@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "linalg/linalg.hpp"
+#include "quant/descent.hpp"
 #include "quant/problem.hpp"
 #include "quant/quantizers/sweep.hpp"
 #include "quell/core/bits.hpp"
@@ -373,7 +374,12 @@ class Gptq final : public Quantizer {
     QUELL_TRY(solver.run(executor));
     QUELL_TRY(tensor, QuantizedTensor::create(layer.grid, layer.weight.rows(), layer.weight.cols(),
                                               std::move(solver.packed()), std::move(parameters)));
-    const RowLosses& losses = solver.losses();
+    RowLosses& losses = solver.losses();
+    if (options_.refine > 0) {
+      QUELL_TRY(descended, descend(layer, profile, tensor, options_.refine, executor));
+      tensor = std::move(descended.tensor);
+      QUELL_TRY(judge_all(layer, profile, tensor, losses.kept, context));
+    }
     const auto total = [](const std::vector<double>& rows) {
       return std::accumulate(rows.begin(), rows.end(), 0.0);
     };
@@ -399,6 +405,22 @@ class Gptq final : public Quantizer {
     QUELL_TRY(result, rtn()->quantize(layer, executor));
     result.fallback = std::move(reason);
     return result;
+  }
+
+  /// Losses of all rows under H, in panels.
+  static Status judge_all(const LayerProblem& layer, const MomentProfile& profile,
+                          const QuantizedTensor& tensor, std::vector<double>& losses,
+                          linalg::Context& context) {
+    const MomentLoss loss(layer.second_moment, profile.unit);
+    const std::size_t rows = layer.weight.rows();
+    QUELL_TRY(errors, Matrix::uninitialized(std::min(rows, kPanelRows), layer.weight.cols()));
+    for (std::size_t first = 0; first < rows; first += kPanelRows) {
+      const std::size_t count = std::min(kPanelRows, rows - first);
+      const auto part = errors.view().rows_from(0, count);
+      loss.gather(layer.weight, &tensor, first, 1, part, context.executor());
+      QUELL_TRY(loss.judge(part, {losses.data() + first, count}, context));
+    }
+    return ok();
   }
 
   GptqOptions options_;
