@@ -16,6 +16,10 @@
 namespace quell::pipeline {
 namespace {
 
+bool needs(const Task& task, quant::Needs what) {
+  return includes(quant::find_method(task.method)->needs, what);
+}
+
 // Rows of these lengths are cut into groups of the largest of these that divides them.
 constexpr std::uint32_t kDefaultGroups[] = {128, 64, 32};
 
@@ -371,22 +375,31 @@ void Planner::estimate() {
   for (const std::uint32_t layer : layers) {
     std::uint64_t moments = 0, block = 0, largest_weight = 0, widest = 0;
     std::uint64_t largest_solve = 0;
-    std::set<model::Site> sites;
+    std::set<model::Site> sites, drifting;
+    std::uint64_t copies = 0;  // of a chunk's inputs in the original model
     for (const Task& task : plan_.tasks) {
       if (task.layer != layer) continue;
       const std::uint64_t rows = task.linear->rows, cols = task.linear->cols;
-      const bool moment =
-          includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+      const bool moment = needs(task, quant::Needs::second_moment);
+      const bool drift = data_.sequential && needs(task, quant::Needs::drift);
       if (moment && sites.insert(task.site).second) moments += 8 * cols * cols;
+      if (drift && drifting.insert(task.site).second) {
+        moments += 8 * cols * cols;
+        copies += 4 * data_.longest * cols;
+      }
       block += (recipe_.engine_precision == engine::Precision::bf16 ? 2 : 4) * rows * cols;
       largest_weight = std::max(largest_weight, 4 * rows * cols);
       widest = std::max(widest, cols);
       // Mean moment and factor in float32; weight, errors, targets and codes of the layer.
-      largest_solve = std::max(largest_solve, (moment ? 12 * cols * cols : 0) + 14 * rows * cols);
+      // With drift its mean and the corrected weight; with refinement, slopes of a panel a thread.
+      largest_solve = std::max(largest_solve, (moment ? 12 * cols * cols : 0) +
+                                                  (drift ? 4 * cols * cols + 4 * rows * cols : 0) +
+                                                  14 * rows * cols);
     }
     const std::uint64_t activations =
         data_.sequential
-            ? 4 * data_.longest * (4ull * config.hidden + 3ull * config.intermediate + widest)
+            ? 4 * data_.longest * (4ull * config.hidden + 3ull * config.intermediate + widest) +
+                  copies
             : 0;
     if (data_.sequential) {
       forward =
@@ -397,18 +410,25 @@ void Planner::estimate() {
   const std::uint64_t embedding_rows =
       data_.sequential ? 4ull * config.embedding_width * 32'768 : 0;
   plan_.fixed_memory = kProgram + std::max(forward, solve) + embedding_rows;
-  plan_.hidden_bytes = data_.sequential ? 4ull * data_.tokens * config.hidden : 0;
-  bool walks = false;
+  bool walks = false, drifts = false;
   for (const Task& task : plan_.tasks) {
     plan_.work += task_work(task);
-    walks |= includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+    walks |= needs(task, quant::Needs::second_moment);
+    drifts |= needs(task, quant::Needs::drift);
   }
+  // States of the model as it becomes and, for drifts, of the original.
+  plan_.hidden_bytes = data_.sequential ? (drifts ? 8ull : 4ull) * data_.tokens * config.hidden : 0;
   if (data_.sequential && walks) {
     // The walk collects and advances every block; the last one leads nowhere.
     for (std::uint32_t layer = 0; layer < model_.blocks().size(); ++layer) {
       const bool last = layer + 1 == model_.blocks().size();
       plan_.work += (last ? 1 : 2) * block_work(model_, layer, data_.tokens) +
                     moment_work(model_, layer, data_.tokens);
+      // The original's pass, and products of which neither half can be left out.
+      if (drifts) {
+        plan_.work +=
+            block_work(model_, layer, data_.tokens) + 2 * moment_work(model_, layer, data_.tokens);
+      }
     }
   }
   plan_.seconds_estimate = seconds_of(plan_.work, executor_);
@@ -444,11 +464,17 @@ double moment_work(const model::Model& model, std::uint32_t layer, std::uint64_t
 double task_work(const Task& task) {
   const double rows = static_cast<double>(task.linear->rows);
   const double cols = static_cast<double>(task.linear->cols);
-  const bool feedback =
-      includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
   // Rounding touches every weight a few dozen times; the sweep multiplies triangles (twice, for the
-  // guard) and factors the moment.
-  return 100 * rows * cols + (feedback ? cols * cols * cols / 3 + 2 * rows * cols * cols : 0);
+  // guard) and factors the moment. Correcting a target is a product, two solves and a factor;
+  // refining it about four products.
+  double work = 100 * rows * cols;
+  if (needs(task, quant::Needs::second_moment)) {
+    work += cols * cols * cols / 3 + 2 * rows * cols * cols;
+  }
+  if (needs(task, quant::Needs::drift)) {
+    work += cols * cols * cols / 3 + 12 * rows * cols * cols;
+  }
+  return work;
 }
 
 Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const CalibrationSize& data,

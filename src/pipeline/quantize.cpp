@@ -259,6 +259,10 @@ class Run {
       return error;
     }
     done_ += block_work(model_, layer, walk.tokens()) + moment_work(model_, layer, walk.tokens());
+    if (original != nullptr) {
+      done_ +=
+          block_work(model_, layer, walk.tokens()) + 2 * moment_work(model_, layer, walk.tokens());
+    }
     return sites;
   }
 
@@ -321,6 +325,12 @@ class Run {
     const calib::SiteKey key{task.layer, task.site};
     const bool wanted =
         includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+    if (file != nullptr && !said_no_drift_ && needs(quant::Needs::drift)) {
+      said_no_drift_ = true;
+      observer_.note(
+          "statistics from a file are those of the original model, so targets are not corrected "
+          "for what earlier layers lose; calibration text in their place would do that");
+    }
     if (file == nullptr || !wanted || !file->info().channels.contains(key)) {
       return solve(task, {}, {}, 0);
     }
@@ -479,6 +489,7 @@ class Run {
   Observer& observer_;
   io::OutputFolder* output_ = nullptr;
   std::map<std::uint32_t, std::vector<const Task*>> tasks_;
+  bool said_no_drift_ = false;
   bool walking_ = false;                              // the forward pass needs the codes of a block
   std::map<std::string, QuantizedTensor> quantized_;  // of the block at hand
   Matrix moment_;                                     // read from statistics, shared by its layers

@@ -259,7 +259,7 @@ class Descent {
   }
   /// By how much to move a scale with slope c . g and curvature c H c: 0 if nothing is gained.
   float refit(std::size_t index, float slope, float curvature) {
-    if (!(curvature > 0)) return 0;
+    if (!(curvature > 0) || layer_.given != nullptr) return 0;
     const float scale = moved_scale(index, slope / curvature);
     const float by = scale - parameters_.scales[index];
     if (!(by * (2 * slope - by * curvature) > kLeastGain * (by * by * curvature))) return 0;

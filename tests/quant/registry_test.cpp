@@ -22,7 +22,7 @@ TEST(Methods, AreNamedAsTheyNameThemselves) {
     EXPECT_EQ((*made)->needs(), method.needs);
     EXPECT_EQ(find_method(method.name), &method);
   }
-  EXPECT_EQ(method_names(), "rtn, gptq");
+  EXPECT_EQ(method_names(), "rtn, gptq, balanced");
 }
 
 TEST(Methods, UnknownNameListsTheKnownOnes) {
