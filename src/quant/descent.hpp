@@ -4,6 +4,7 @@
 // Coordinate descent on a finished quantization: what a sweep, which never looks back, leaves.
 
 #include <cstdint>
+#include <vector>
 
 #include "quant/problem.hpp"
 #include "quell/quant/quantizer.hpp"
@@ -13,13 +14,17 @@ namespace quell::quant {
 struct Descended {
   QuantizedTensor tensor;
   std::uint64_t codes = 0, scales = 0;  // moves made
+  /// [OC]: by how much the loss of each row fell, in the units of MomentLoss; sums of float32
+  /// gains.
+  std::vector<double> gains;
 };
 
 /// Moves codes and scales of `start` one at a time, each to the best value given all others under
 /// the layer's second moment, for so many rounds over the weight or until nothing moves. Every move
 /// lowers the loss, so the result is never worse than the start. Given scales, zeros of asymmetric
 /// grids and row scales of two-level ones stay. Costs r d^2 flops at the start and for each round
-/// (twice that where a group has more than kDescentBlock inputs).
+/// (half of
+/// that for the last one, twice where a group has more than kDescentBlock inputs).
 ///
 /// Kept columns are refused (unsupported). The layer has passed check_problem with a moment.
 Result<Descended> descend(const LayerProblem& layer, const MomentProfile& profile,
