@@ -65,12 +65,14 @@ class Descent {
         start_(start),
         loss_(layer.second_moment, profile.unit),
         unit_(loss_.error_scale()),
+        profile_unit_(profile.unit),
         grid_(start.grid()),
         layout_(group_layout(grid_, start.rows(), start.cols())),
         codebook_(info(grid_.format).codebook),
         range_(code_range(grid_)),
         parameters_(start.parameters()),
-        packed_(start.rows() * start.row_bytes()) {
+        packed_(start.rows() * start.row_bytes()),
+        gains_(start.rows()) {
     // Whole groups, where they fit.
     const bool along = layout_.per == Channel::output;
     wide_ = along && layout_.length > kDescentBlock;
@@ -110,7 +112,10 @@ class Descent {
   Result<Descended> finish() {
     QUELL_TRY(tensor, QuantizedTensor::create(grid_, start_.rows(), start_.cols(),
                                               std::move(packed_), std::move(parameters_)));
-    return Descended{std::move(tensor), moves_.codes, moves_.scales};
+    // Products of slopes and of `moment` hold one power of two, losses the profile's.
+    const double unit = static_cast<double>(profile_unit_) / static_cast<double>(unit_);
+    for (double& gain : gains_) gain *= unit;
+    return Descended{std::move(tensor), moves_.codes, moves_.scales, std::move(gains_)};
   }
 
  private:
@@ -151,8 +156,10 @@ class Descent {
     for (unsigned round = 0; round < rounds; ++round) {
       Moves moves;
       for (std::size_t begin = 0; begin < inputs; begin += block_) {
-        QUELL_TRY(
-            descend_block(b, first, rows, begin, std::min(block_, inputs - begin), moves, context));
+        // In the last round nobody looks back at the slopes of blocks that are done.
+        const bool looks_back = wide_ || round + 1 < rounds;
+        QUELL_TRY(descend_block(b, first, rows, begin, std::min(block_, inputs - begin), looks_back,
+                                moves, context));
       }
       if (wide_) {
         // The errors are done with: their memory takes the products.
@@ -172,7 +179,7 @@ class Descent {
   }
 
   Status descend_block(Buffers& b, std::size_t first, std::size_t rows, std::size_t begin,
-                       std::size_t width, Moves& moves, linalg::Context& context) {
+                       std::size_t width, bool looks_back, Moves& moves, linalg::Context& context) {
     for (std::size_t i = 0; i < width; ++i) {
       const float* from = layer_.second_moment.row(begin + i).data() + begin;
       for (std::size_t j = 0; j < width; ++j) b.moment[i * block_ + j] = unit_ * from[j];
@@ -189,11 +196,15 @@ class Descent {
       for (std::size_t r = 0; r < rows; ++r) refit_along(b, first, r, begin, width, moves);
     }
     if (moves == before) return ok();
-    const std::size_t inputs = start_.cols();
+    const std::size_t inputs = start_.cols(), from = looks_back ? 0 : begin + width;
+    if (from == inputs) return ok();
+    const MatrixView<const float>& h = layer_.second_moment;
     const MatrixView<const float> change(b.change.data(), rows, width, block_);
+    const MatrixView<const float> ahead(h.row(begin).data() + from, width, inputs - from,
+                                        h.stride());
     return linalg::gemm_dense({{change},
-                               {layer_.second_moment.rows_from(begin, width), true},
-                               {b.slopes.data(), rows, inputs, inputs},
+                               {ahead, true},
+                               {b.slopes.data() + from, rows, inputs - from, inputs},
                                linalg::Accumulate::add},
                               context);
   }
@@ -223,8 +234,10 @@ class Descent {
       const int code = nearest(level + step / scale, zero);
       if (code == codes[j]) continue;
       const float by = (code_level(grid_.format, code, zero) - level) * scale;
-      if (!(by * (2 * slopes[j] - by * h) > kLeastGain * (by * by * h))) continue;
+      const float gain = by * (2 * slopes[j] - by * h);
+      if (!(gain > kLeastGain * (by * by * h))) continue;
       codes[j] = static_cast<std::uint8_t>(code);
+      gains_[first + r] += static_cast<double>(gain);
       change_error(b, r, j, width, -by);
       ++moves.codes;
     }
@@ -290,6 +303,7 @@ class Descent {
       for (std::size_t k = from; k < to; ++k) curvature += b.levels[k] * b.product[k];
       const float by = refit(index, slope, curvature);
       if (by == 0) continue;
+      gains_[first + r] += static_cast<double>(by * (2 * slope - by * curvature));
       for (std::size_t i = 0; i < width; ++i) slopes[i] -= by * b.product[i];
       for (std::size_t k = from; k < to; ++k) {
         change[k] -= by * b.levels[k] * unit_;
@@ -316,7 +330,11 @@ class Descent {
         if (by == 0) continue;
         for (std::size_t r = from; r < to; ++r) {
           const float c = code_level(grid_.format, b.codes(r, begin + j), zero);
-          if (c != 0) change_error(b, r, j, width, -by * c);
+          if (c == 0) continue;
+          const float move = by * c;
+          gains_[first + r] +=
+              static_cast<double>(move * (2 * b.local(r, j) - move * b.moment[j * block_ + j]));
+          change_error(b, r, j, width, -move);
         }
         ++moves.scales;
       }
@@ -346,9 +364,10 @@ class Descent {
         slope += c * static_cast<double>(slopes[begin + k]);
         curvature += c * static_cast<double>(product(r, begin + k));
       }
-      const float by = refit(layout_.index(first + r, begin), static_cast<float>(slope),
-                             unit_ * static_cast<float>(curvature));
+      const auto bent = unit_ * static_cast<float>(curvature);
+      const float by = refit(layout_.index(first + r, begin), static_cast<float>(slope), bent);
       if (by == 0) continue;
+      gains_[first + r] += static_cast<double>(by * (2 * static_cast<float>(slope) - by * bent));
       const float scaled = by * unit_;
       for (std::size_t i = 0; i < inputs; ++i) slopes[i] -= scaled * product(r, i);
       ++moves.scales;
@@ -360,12 +379,14 @@ class Descent {
   const QuantizedTensor& start_;
   MomentLoss loss_;
   float unit_;  // of errors and of H where they meet
+  float profile_unit_;
   GridSpec grid_;
   GroupLayout layout_;
   const Codebook* codebook_;
   CodeRange range_;
   GroupParameters parameters_;
   std::vector<std::uint8_t> packed_;
+  std::vector<double> gains_;  // [OC]
   std::size_t block_ = 0;
   bool wide_ = false;  // groups along a row are longer than a block
   Moves moves_;

@@ -98,6 +98,10 @@ TEST(Descent, NeverRaisesTheLossOnAnyGrid) {
     for (int round = 0; round < 6; ++round) {
       Descended next = descended(layer, tensor, 1);
       const double after = test::loss(w.view(), test::values_of(next.tensor).view(), h.view());
+      double gains = 0;
+      for (const double gain : next.gains) gains += gain;
+      const double unit = static_cast<double>(profile_moment(h.view()).unit);
+      EXPECT_NEAR(before - after, gains / unit, 1e-4 * (before - after) + 1e-6 * before) << word;
       // In double from scratch; single moves are decided in float32, and those that gain less than
       // its noise are not made.
       ASSERT_LE(after, before * (1 + 1e-9)) << word << " round " << round;

@@ -378,7 +378,9 @@ class Gptq final : public Quantizer {
     if (options_.refine > 0) {
       QUELL_TRY(descended, descend(layer, profile, tensor, options_.refine, executor));
       tensor = std::move(descended.tensor);
-      QUELL_TRY(judge_all(layer, profile, tensor, losses.kept, context));
+      for (std::size_t r = 0; r < losses.kept.size(); ++r) {
+        losses.kept[r] = std::max(losses.kept[r] - descended.gains[r], 0.0);
+      }
     }
     const auto total = [](const std::vector<double>& rows) {
       return std::accumulate(rows.begin(), rows.end(), 0.0);
@@ -405,22 +407,6 @@ class Gptq final : public Quantizer {
     QUELL_TRY(result, rtn()->quantize(layer, executor));
     result.fallback = std::move(reason);
     return result;
-  }
-
-  /// Losses of all rows under H, in panels.
-  static Status judge_all(const LayerProblem& layer, const MomentProfile& profile,
-                          const QuantizedTensor& tensor, std::vector<double>& losses,
-                          linalg::Context& context) {
-    const MomentLoss loss(layer.second_moment, profile.unit);
-    const std::size_t rows = layer.weight.rows();
-    QUELL_TRY(errors, Matrix::uninitialized(std::min(rows, kPanelRows), layer.weight.cols()));
-    for (std::size_t first = 0; first < rows; first += kPanelRows) {
-      const std::size_t count = std::min(kPanelRows, rows - first);
-      const auto part = errors.view().rows_from(0, count);
-      loss.gather(layer.weight, &tensor, first, 1, part, context.executor());
-      QUELL_TRY(loss.judge(part, {losses.data() + first, count}, context));
-    }
-    return ok();
   }
 
   GptqOptions options_;
