@@ -145,7 +145,7 @@ Result<std::uint64_t> parse_size(std::string_view text) {
 
 void QuantizeArguments::add(CLI::App& app) {
   app.add_option("--scheme", scheme, "W4A16 (default), W8A16, W3A16, W2A16");
-  app.add_option("--method", method, "rtn or gptq (default gptq)");
+  app.add_option("--method", method, "rtn, gptq or balanced (default gptq)");
   app.add_option("--bits", bits, "bits of a code: 2, 3, 4 or 8");
   app.add_option("--group-size", group_size,
                  "weights that share a scale; -1 for the whole row (default: the largest of 128, "
@@ -159,9 +159,9 @@ void QuantizeArguments::add(CLI::App& app) {
   app.add_option("--ignore", ignore, "GLOB of layers left in floating point; repeatable");
   app.add_option("--recipe", recipe_file, "JSON file with the same words; options override it");
   app.add_option("--damp-percent", damp_percent,
-                 "damping of gptq, a fraction of the mean diagonal (0.01)");
+                 "damping of feedback, a fraction of the mean diagonal (0.01)");
   app.add_flag("--act-order", act_order,
-               "gptq: columns by falling activation energy, static groups");
+               "feedback: columns by falling activation energy, static groups");
   add_calibration(app, data);
   app.add_option("--stats", statistics, "use statistics of an earlier run instead of text");
   app.add_option("--save-stats", save_statistics,
