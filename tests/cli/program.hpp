@@ -71,6 +71,7 @@ struct SmallJob {
   TemporaryFolder folder;
   std::string model = make_model(folder / "model").string();
   std::string text = make_text(folder / "text.txt").string();
+  std::string method;  // empty: the default one
 
   std::string path(const std::string& name) const { return (folder / name).string(); }
   std::vector<std::string> quantize(const std::string& output,
@@ -82,6 +83,7 @@ struct SmallJob {
     };
     if (!given("--samples")) arguments.insert(arguments.end(), {"--samples", "8"});
     if (!given("--group-size")) arguments.insert(arguments.end(), {"--group-size", "32"});
+    if (!method.empty()) arguments.insert(arguments.end(), {"--method", method});
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
   }

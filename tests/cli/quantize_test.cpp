@@ -50,16 +50,25 @@ TEST(Quantize, GptqIsCloserToTheOriginalThanRounding) {
   quell_json(job.quantize("gptq"));
   quell_json(job.quantize("rtn", {"--method", "rtn"}));
   EXPECT_LT(kl("gptq"), kl("rtn"));
+  quell_json(job.quantize("balanced", {"--method", "balanced"}));
+  EXPECT_LT(kl("balanced"), kl("gptq"));
 }
 
 TEST(Quantize, GivesTheSameBitsForAnyThreadsAndInstructionSet) {
   const SmallJob job;
-  const std::string one = hash_of(quell_json(job.quantize("one", {"--threads", "1"})));
-  EXPECT_EQ(one.size(), 64u);
-  EXPECT_EQ(hash_of(quell_json(job.quantize("two", {"--threads", "2"}))), one);
-  EXPECT_EQ(hash_of(quell_json(job.quantize("three", {"--threads", "3"}))), one);
-  EXPECT_EQ(hash_of(quell_json(job.quantize("avx2"), {{"QUELL_ISA", "avx2"}})), one);
-  EXPECT_EQ(hash_of(quell_json(job.quantize("scalar"), {{"QUELL_ISA", "scalar"}})), one);
+  for (const std::string method : {"gptq", "balanced"}) {
+    const auto hash = [&](const std::string& output, const std::string& threads,
+                          const Environment& environment) {
+      return hash_of(quell_json(
+          job.quantize(output + method, {"--threads", threads, "--method", method}), environment));
+    };
+    const std::string one = hash("one", "1", {});
+    EXPECT_EQ(one.size(), 64u);
+    EXPECT_EQ(hash("two", "2", {}), one) << method;
+    EXPECT_EQ(hash("three", "3", {}), one) << method;
+    EXPECT_EQ(hash("avx2", "2", {{"QUELL_ISA", "avx2"}}), one) << method;
+    EXPECT_EQ(hash("scalar", "2", {{"QUELL_ISA", "scalar"}}), one) << method;
+  }
 }
 
 TEST(Quantize, HiddenStatesOnDiskGiveTheSameBits) {
