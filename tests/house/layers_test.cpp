@@ -91,7 +91,7 @@ const std::vector<ThirdParty>& third_party() {
       {"cblas.h", {"bench/"}},
       {"oneapi/", {"bench/"}},
       // Intrinsics: kernels alone, and the places that measure machines.
-      {"immintrin.h", {"kernels/", "bench/"}},
+      {"immintrin.h", {"kernels/", "bench/", "tests/laws/"}},
       {"arm_neon.h", {"kernels/"}},
       {"cpuid.h", {"kernels/", "bench/"}},
   };
