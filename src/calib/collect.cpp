@@ -37,6 +37,10 @@ Status transfer(int file, bool write, std::byte* data, std::size_t size, std::ui
   return ok();
 }
 
+// A tap is called once for so many rows: a chunk must be one call, or the copies of the next rows
+// would take the place of those before them.
+static_assert(kChunkTokens <= engine::Engine::kGroupRows);
+
 // Keeps the inputs of one block for one chunk.
 class Copies final : public engine::Tap {
  public:

@@ -49,6 +49,12 @@ Status SiteStatistics::add(MatrixView<const float> x, bool with_moment, kernels:
 Status SiteStatistics::add_drift(MatrixView<float> original, MatrixView<const float> x,
                                  kernels::Context& context) {
   const std::size_t channels = x.cols();
+  if (original.rows() != x.rows() || original.cols() != channels) {
+    return Error{ErrorCode::shape, "inputs of the original model are " +
+                                       std::to_string(original.rows()) + " x " +
+                                       std::to_string(original.cols()) + ", expected " +
+                                       std::to_string(x.rows()) + " x " + std::to_string(channels)};
+  }
   for (std::size_t t = 0; t < x.rows(); ++t) {
     float* difference = original.row(t).data();
     const float* values = x.row(t).data();
@@ -64,12 +70,19 @@ Status SiteStatistics::add_drift(MatrixView<float> original, MatrixView<const fl
     QUELL_TRY(zeros, Matrix64::zeros(channels, channels));
     drift = std::move(zeros);
   }
-  return kernels::add_product({original, true}, {x, true}, kernels::Triangle::full, drift.view(),
-                              context);
+  // Chunks as for the moment: a longer sequence would be one sum of float32, and two copies.
+  for (std::size_t t = 0; t < x.rows(); t += linalg::kMomentChunk) {
+    const std::size_t count = std::min(linalg::kMomentChunk, x.rows() - t);
+    QUELL_TRY(kernels::add_product({original.rows_from(t, count), true},
+                                   {x.rows_from(t, count), true}, kernels::Triangle::full,
+                                   drift.view(), context));
+  }
+  return ok();
 }
 
 Status SiteStatistics::merge(const SiteStatistics& other) {
-  if (sum.size() != other.sum.size() || moment.size() != other.moment.size()) {
+  if (sum.size() != other.sum.size() || moment.size() != other.moment.size() ||
+      drift.size() != other.drift.size()) {
     return Error{ErrorCode::shape, "statistics of " + std::to_string(sum.size()) + " and of " +
                                        std::to_string(other.sum.size()) +
                                        " channels cannot be added"};
@@ -82,6 +95,7 @@ Status SiteStatistics::merge(const SiteStatistics& other) {
     max_abs[c] = std::max(max_abs[c], other.max_abs[c]);
   }
   for (std::size_t i = 0; i < moment.size(); ++i) moment.data()[i] += other.moment.data()[i];
+  for (std::size_t i = 0; i < drift.size(); ++i) drift.data()[i] += other.drift.data()[i];
   return ok();
 }
 

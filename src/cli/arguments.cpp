@@ -79,7 +79,7 @@ void add_engine_precision(CLI::App& app, std::string& precision) {
   app.add_option("--engine-precision", precision,
                  "what the model computes in while it is measured: f32 (the default), or bf16, "
                  "faster where the machine multiplies bfloat16; results are then near those of "
-                 "f32, not the same");
+                 "f32, not the same (sensitivity and what-if stay in f32)");
 }
 
 void add_evaluation(CLI::App& app, TextOptions& data) {

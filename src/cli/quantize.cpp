@@ -209,6 +209,11 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
   if (arguments.data.given() && !arguments.statistics.empty()) {
     return usage("--stats and calibration text exclude each other");
   }
+  if (!arguments.engine_precision.empty() && !arguments.statistics.empty()) {
+    return usage(
+        "--engine-precision is how text is run through the model; statistics of --stats were made "
+        "before, so leave it out");
+  }
   if (arguments.nonfinite != "error" && arguments.nonfinite != "zero" &&
       arguments.nonfinite != "skip") {
     return usage("--nonfinite " + arguments.nonfinite + "; it is error, zero or skip");

@@ -381,7 +381,8 @@ void Planner::estimate() {
       if (task.layer != layer) continue;
       const std::uint64_t rows = task.linear->rows, cols = task.linear->cols;
       const bool moment = needs(task, quant::Needs::second_moment);
-      const bool drift = data_.sequential && needs(task, quant::Needs::drift);
+      const bool refines = needs(task, quant::Needs::drift);
+      const bool drift = data_.sequential && refines;
       if (moment && sites.insert(task.site).second) moments += 8 * cols * cols;
       if (drift && drifting.insert(task.site).second) {
         moments += 8 * cols * cols;
@@ -391,15 +392,20 @@ void Planner::estimate() {
       largest_weight = std::max(largest_weight, 4 * rows * cols);
       widest = std::max(widest, cols);
       // Mean moment and factor in float32; weight, errors, targets and codes of the layer.
-      // With drift its mean and the corrected weight; with refinement, slopes of a panel a thread.
+      // With drift its mean and the corrected weight. Refinement holds another tensor, and errors,
+      // slopes, levels and codes of panels of 256 rows, one a thread.
+      const std::uint64_t panels =
+          refines
+              ? rows * cols + 13 * cols * std::min<std::uint64_t>(rows, 256ull * executor_.width())
+              : 0;
       largest_solve = std::max(largest_solve, (moment ? 12 * cols * cols : 0) +
                                                   (drift ? 4 * cols * cols + 4 * rows * cols : 0) +
-                                                  14 * rows * cols);
+                                                  14 * rows * cols + panels);
     }
     const std::uint64_t activations =
         data_.sequential
             ? 4 * data_.longest * (4ull * config.hidden + 3ull * config.intermediate + widest) +
-                  copies
+                  copies + (drifting.empty() ? 0 : 4 * data_.longest * config.hidden)
             : 0;
     if (data_.sequential) {
       forward =

@@ -14,6 +14,7 @@
 #include "quell/calib/collect.hpp"
 #include "quell/engine/engine.hpp"
 #include "quell/io/output.hpp"
+#include "quell/kernels/explain.hpp"
 #include "quell/quant/registry.hpp"
 #include "quell/version.hpp"
 
@@ -129,6 +130,15 @@ class Run {
     for (const auto& [name, value] : recipe.members()) {
       if (name != "recipe" && name != "to") identity.set(name, value);
     }
+    // The bits of bfloat16 products are those of one kernel.
+    if (options_.corpus != nullptr && recipe_.engine_precision == engine::Precision::bf16) {
+      for (const kernels::FamilyReport& family : kernels::explain()) {
+        if (family.name != "gemm_w16bf16") continue;
+        for (const kernels::EntryReport& entry : family.entries) {
+          if (entry.chosen) identity.set("engine_kernel", std::string(to_string(entry.isa)));
+        }
+      }
+    }
     return identity;
   }
 
@@ -191,8 +201,7 @@ class Run {
         QUELL_TRY(collected, collect(engine, walk, original ? &*original : nullptr, layer, tasks));
         sites = std::move(collected);
       } else if (original) {
-        QUELL_TRY(weights, load(engine, layer, nullptr));
-        QUELL_TRY(original->advance(weights));
+        QUELL_TRY(pass_original(engine, *original, layer));
       }
       quantized_.clear();
       Matrix moment, drift;
@@ -266,6 +275,20 @@ class Run {
     return sites;
   }
 
+  // Past a block of which every layer was finished by an earlier run.
+  Status pass_original(engine::Engine& engine, calib::Walk& original, std::uint32_t layer) {
+    if (observer_.stop_requested()) {
+      return Error{ErrorCode::interrupted, "stopped before block " + std::to_string(layer) +
+                                               "; run the same command again to continue"};
+    }
+    QUELL_TRY(weights, load(engine, layer, nullptr));
+    Timed timed(phases_.forward);
+    report("block " + std::to_string(layer) + ": original", 0);
+    QUELL_TRY(original.advance(weights));
+    done_ += block_work(model_, layer, original.tokens());
+    return ok();
+  }
+
   // Carries the hidden states through the block as it now is, codes and all.
   Status advance(engine::Engine& engine, calib::Walk& walk, std::uint32_t layer) {
     class Dequantized final : public engine::WeightSource {
@@ -328,8 +351,9 @@ class Run {
     if (file != nullptr && !said_no_drift_ && needs(quant::Needs::drift)) {
       said_no_drift_ = true;
       observer_.note(
-          "statistics from a file are those of the original model, so targets are not corrected "
-          "for what earlier layers lose; calibration text in their place would do that");
+          "statistics from a file (or saved to one) are those of the original model, so targets "
+          "are not corrected for what earlier layers lose; --calib without --stats and "
+          "--save-stats does that");
     }
     if (file == nullptr || !wanted || !file->info().channels.contains(key)) {
       return solve(task, {}, {}, 0);
@@ -465,7 +489,7 @@ class Run {
     outcome.modules = std::move(outcomes_);
     outcome.resumed = resumed_;
     if (walking_) outcome.engine_precision = recipe_.engine_precision;
-    if (options_.statistics != nullptr) {
+    if (options_.statistics != nullptr && needs(quant::Needs::second_moment)) {
       outcome.engine_precision = options_.statistics->info().precision;
     }
     io::Json document = io::Json::object();

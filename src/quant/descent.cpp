@@ -17,7 +17,7 @@
 //     for each round
 //       for each block of inputs
 //         codes, then scales of the groups inside       g of the block kept up to date by hand
-//         g -= change H[block, :]                       one product
+//         g += (change of e) H[block, :]                       one product
 //       scales of groups that are longer than a block   one product for each
 //
 // Errors are multiplied by the profile's power of two, as in MomentLoss, so that g has the size of
@@ -146,7 +146,7 @@ class Descent {
     b.local = std::move(local);
     b.codes = std::move(codes);
     b.moment.resize(block_ * block_);
-    b.levels.resize(std::max(layout_.length, block_));
+    b.levels.resize(block_);
     b.product.resize(block_);
     loss_.gather(layer_.weight, &start_, first, 1, errors.view(), context.executor());
     QUELL_TRY(

@@ -21,10 +21,10 @@ struct Descended {
 
 /// Moves codes and scales of `start` one at a time, each to the best value given all others under
 /// the layer's second moment, for so many rounds over the weight or until nothing moves. Every move
-/// lowers the loss, so the result is never worse than the start. Given scales, zeros of asymmetric
-/// grids and row scales of two-level ones stay. Costs 2 r d^2 flops at the start and for each
-/// round, half of that for the last one; where a group has more than kDescentBlock inputs, as much
-/// again for every round.
+/// lowers the loss, so up to float32's rounding the result is never worse than the start. Given
+/// scales, zeros of asymmetric grids and row scales of two-level ones stay. Costs 2 r d^2 flops at
+/// the start and for each round, half of that for the last one; where a group has more than
+/// kDescentBlock inputs, as much again for every round.
 ///
 /// Kept columns are refused (unsupported). The layer has passed check_problem with a moment.
 Result<Descended> descend(const LayerProblem& layer, const MomentProfile& profile,

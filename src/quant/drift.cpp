@@ -49,8 +49,7 @@ Result<Matrix> drift_target(const LayerProblem& layer, const MomentProfile& prof
   for (std::size_t i = 0; i < inputs; ++i) {
     for (std::size_t j = 0; j < inputs; ++j) {
       if (std::isfinite(drift(i, j))) continue;
-      return Error{ErrorCode::numeric, layer.name + ": element [" + std::to_string(i) + ", " +
-                                           std::to_string(j) +
+      return Error{ErrorCode::numeric, "element [" + std::to_string(i) + ", " + std::to_string(j) +
                                            "] of the drift is not a finite number"};
     }
   }
@@ -79,6 +78,11 @@ Result<Matrix> drift_target(const LayerProblem& layer, const MomentProfile& prof
       for (std::size_t k = 0; k < inputs; ++k) to[k] = weight[k] + share * to[k];
     }
   });
+  for (const float value : target.values()) {
+    if (!std::isfinite(value)) {
+      return Error{ErrorCode::numeric, "the corrected weight left the range of float32"};
+    }
+  }
   return target;
 }
 

@@ -14,7 +14,8 @@ namespace quell::quant {
 /// 2025, in closed form). `strength` is between 0 and 1; less than 1, since D is an estimate from
 /// few tokens. 3 r d^2 + d^3 / 3 flops.
 ///
-/// Errors: shape, numeric (D not finite, with its place; H + ridge that cannot be factored).
+/// Errors: shape (with the layer); numeric, without it (D not finite, with its place; H + ridge
+/// that cannot be factored; a W' that is not finite).
 Result<Matrix> drift_target(const LayerProblem& layer, const MomentProfile& profile,
                             double strength, double ridge, Executor& executor);
 

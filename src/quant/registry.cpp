@@ -27,13 +27,13 @@ constexpr std::array<Method, 3> kMethods = {{
     {"balanced", Needs::second_moment | Needs::drift,
      "gptq on targets that make up for earlier layers, then each code and scale moved to its best "
      "place",
-     "", "damping act_order guard refine drift",
+     "", "damping act_order guard",
      [](const MethodOptions& o) {
-       return balanced({.feedback = {.damping = o.damping,
-                                     .act_order = o.act_order,
-                                     .guard = o.guard,
-                                     .refine = o.refine},
-                        .drift = o.drift});
+       BalancedOptions options;
+       options.feedback.damping = o.damping;
+       options.feedback.act_order = o.act_order;
+       options.feedback.guard = o.guard;
+       return balanced(options);
      }},
 }};
 

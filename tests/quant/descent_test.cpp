@@ -233,8 +233,36 @@ TEST(DriftTarget, WithoutDriftIsTheWeightAndBalancedIsRefinedFeedback) {
   const Quantized plain = test::solve(*gptq(), layer);
   EXPECT_EQ(signed_codes(with.tensor), signed_codes(without.tensor));
   EXPECT_EQ(signed_codes(without.tensor), signed_codes(refined.tensor));
+  EXPECT_EQ(with.tensor.parameters().scales, refined.tensor.parameters().scales);
   EXPECT_LT(refined.objective, plain.objective);
   EXPECT_EQ(with.fallback, "");
+}
+
+TEST(DriftTarget, IsWhatBalancedQuantizes) {
+  const Matrix w = test::gaussian_matrix(16, 64, 6);
+  const Matrix h = test::second_moment(test::layer_inputs(300, 64));
+  Matrix d = *Matrix::uninitialized(64, 64);
+  // Inputs that lost a fifth, and more where they follow their neighbour.
+  for (std::size_t i = 0; i < 64; ++i) {
+    for (std::size_t j = 0; j < 64; ++j) d(i, j) = 0.2F * h(i, j) + 0.1F * h((i + 1) % 64, j);
+  }
+  LayerProblem layer = problem(w, h, *parse_grid("int4:sym:oc:g32"));
+  layer.scale = ScaleMethod::search;
+  layer.drift = d.view();
+  SerialExecutor serial;
+  const auto target = drift_target(layer, profile_moment(h.view()), 0.5, 0.03, serial);
+  ASSERT_TRUE(target) << target.error().message;
+  const Quantized found = test::solve(*balanced(), layer);
+  LayerProblem moved = layer;
+  moved.weight = target->view();
+  moved.drift = {};
+  const Quantized expected = test::solve(*gptq({.refine = 2}), moved);
+  EXPECT_EQ(signed_codes(found.tensor), signed_codes(expected.tensor));
+  EXPECT_EQ(found.tensor.parameters().scales, expected.tensor.parameters().scales);
+  EXPECT_EQ(found.objective, expected.objective);
+  // And not what the weight itself would have become.
+  layer.drift = {};
+  EXPECT_NE(signed_codes(found.tensor), signed_codes(test::solve(*balanced(), layer).tensor));
 }
 
 TEST(DriftTarget, OfDamagedStatisticsIsRefusedByPlace) {
@@ -248,8 +276,9 @@ TEST(DriftTarget, OfDamagedStatisticsIsRefusedByPlace) {
   const auto bad = drift_target(layer, profile_moment(h.view()), 0.5, 0.03, serial);
   ASSERT_FALSE(bad);
   EXPECT_EQ(bad.error().code, ErrorCode::numeric);
-  EXPECT_NE(bad.error().message.find("layer: element [3, 5]"), std::string::npos)
-      << bad.error().message;
+  EXPECT_NE(bad.error().message.find("element [3, 5]"), std::string::npos) << bad.error().message;
+  const Quantized without = test::solve(*balanced(), layer);
+  EXPECT_EQ(without.fallback, "no drift correction: " + bad.error().message);
   const Matrix small = *Matrix::zeros(7, 7);
   layer.drift = small.view();
   const auto wrong = balanced()->quantize(layer, serial);

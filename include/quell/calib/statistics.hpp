@@ -40,7 +40,7 @@ struct SiteStatistics {
   /// Error: numeric (a non-finite activation, with its channel), resource.
   Status add(MatrixView<const float> x, bool with_moment, kernels::Context& context);
   /// Adds to the drift, beside add() with the same x. `original` [T, IC] becomes the difference.
-  /// Error: numeric (a non-finite original activation, with its channel), resource.
+  /// Errors: shape; numeric (a non-finite original activation, with its channel); resource.
   Status add_drift(MatrixView<float> original, MatrixView<const float> x,
                    kernels::Context& context);
   /// Adds another part of the same input.

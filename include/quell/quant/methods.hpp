@@ -37,8 +37,8 @@ struct GptqOptions {
 };
 std::unique_ptr<Quantizer> gptq(GptqOptions options = {});
 
-/// The default: gptq with refinement, on targets that make up for part of what the layers before
-/// lost, where the drift of the inputs is known.
+/// What pays on every model: gptq with refinement, on targets that make up for part of what the
+/// layers before lost, where the drift of the inputs is known.
 struct BalancedOptions {
   GptqOptions feedback = {.refine = 2};
   /// Share of the drift that the target corrects, 0 (none) to 1.

@@ -64,11 +64,12 @@ struct Quantized {
   /// tr((W - Q) H (W - Q)^T) with the undamped H, over the same of zero weights (of more than 512
   /// rows the divisor is estimated from 512 evenly spread ones, the same for every method); without
   /// H the plain squared error over the squared weights. objective_rtn: the same for rounding on
-  /// the same kind of grid and scales.
+  /// the same kind of grid and scales. Where a method moves the target (balanced), W stands for the
+  /// moved one in all of these.
   double objective = 0, objective_rtn = 0;
   double damping = 0;              // that the factorization took, relative to the mean diagonal
   std::uint64_t dead_inputs = 0;   // H_kk == 0
-  std::uint64_t guarded_rows = 0;  // rows where rounding was kept because it was better
+  std::uint64_t guarded_rows = 0;  // rows where rounding was better, and kept (or refined)
   std::string fallback;            // empty, or why the method was not used as asked
 };
 

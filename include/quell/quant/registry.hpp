@@ -19,8 +19,6 @@ struct MethodOptions {
   double damping = 0.01;
   bool act_order = false;
   bool guard = true;
-  unsigned refine = 2;
-  double drift = 0.5;
 };
 
 struct Method {
@@ -38,7 +36,7 @@ std::span<const Method> methods() noexcept;
 /// Null if there is none.
 const Method* find_method(std::string_view name) noexcept;
 
-/// "rtn, gptq", for messages.
+/// "rtn, gptq, balanced", for messages.
 std::string method_names();
 
 /// Errors (usage): an unknown name, with the known ones; a damping that is negative or not finite.
