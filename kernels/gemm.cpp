@@ -533,6 +533,8 @@ void pack_dense(const PackedPlan& plan, MatrixView<const float> weight, std::byt
                  cols, false, data + p * panel * cols);
     }
   });
+  const std::size_t used = ceil_div(plan.rows, panel) * panel * cols * sizeof(float);
+  std::memset(to + used, 0, plan.label_at - used);
 }
 
 std::unique_ptr<PackedForm> make_dense_form(const PackedPlan& plan, PackedBytes bytes) {

@@ -2,14 +2,15 @@
 
 // Packed bytes and their label. Bytes that were packed before may come from a file, so the label is
 // hostile: every size is computed again from grid and shape, by the code that packs, and must be
-// the size of the bytes. The numbers of kept input channels are indexes and are checked as well.
-// Whatever else the bytes hold is memory-safe: it is multiplied.
+// the size of the bytes. The numbers of kept input channels and of an order are indexes: they are
+// copied, and the copy is checked. Whatever else the bytes hold is memory-safe: it is multiplied.
 
 #include "kernels/packed_bytes.hpp"
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -81,20 +82,18 @@ Result<PackedPlan> plan_of(const Label& label) {
                                       ? Activations::int8
                                   : label.bf16_activations == 1 ? Activations::bf16
                                                                 : Activations::f32;
-  return plan_quantized(activations, grid, label.rows, label.cols, label.kept,
-                        label.ordered == 1);
+  return plan_quantized(activations, grid, label.rows, label.cols, label.kept, label.ordered == 1);
 }
 
 /// The numbers of kept input channels ascend and name channels that exist.
-Status check_kept(const PackedPlan& plan, const std::byte* columns) {
+Status check_kept(const PackedForm& form) {
   std::uint64_t least = 0;
-  for (std::size_t k = 0; k < plan.layout.kept; ++k) {
-    std::uint32_t column = 0;
-    std::memcpy(&column, columns + k * sizeof column, sizeof column);
-    if (column < least || column >= plan.cols) {
+  for (std::size_t k = 0; k < form.kept_cols.size(); ++k) {
+    const std::uint32_t column = form.kept_cols[k];
+    if (column < least || column >= form.cols) {
       return not_packed("kept input channel " + std::to_string(k) + " is number " +
                         std::to_string(column) + ", expected " + std::to_string(least) + " to " +
-                        std::to_string(plan.cols - 1) + "; pack the weight again");
+                        std::to_string(form.cols - 1) + "; pack the weight again");
     }
     least = std::uint64_t{column} + 1;
   }
@@ -102,16 +101,32 @@ Status check_kept(const PackedPlan& plan, const std::byte* columns) {
 }
 
 /// The order names channels that exist. That each comes once is the packer's to check.
-Status check_order(const PackedPlan& plan, const std::byte* order) {
-  for (std::size_t k = 0; plan.ordered && k < plan.cols; ++k) {
-    std::uint32_t channel = 0;
-    std::memcpy(&channel, order + k * sizeof channel, sizeof channel);
-    if (channel < plan.cols) continue;
+Status check_order(const PackedForm& form) {
+  for (std::size_t k = 0; k < form.col_order.size(); ++k) {
+    const std::uint32_t channel = form.col_order[k];
+    if (channel < form.cols) continue;
     return not_packed("column " + std::to_string(k) + " belongs to input channel " +
-                      std::to_string(channel) + " of " + std::to_string(plan.cols) +
+                      std::to_string(channel) + " of " + std::to_string(form.cols) +
                       "; pack the weight again");
   }
   return ok();
+}
+
+/// `bytes` are complete; their indexes are not checked. Error: unsupported.
+Result<std::unique_ptr<PackedForm>> unchecked_form(const PackedPlan& plan, PackedBytes bytes) {
+  const auto make = plan.kind == PackedKind::dense         ? make_dense_form
+                    : plan.kind == PackedKind::int8_panels ? make_int8_form
+                    : plan.bf16_activations                ? make_bf16_form
+                                                           : make_float_form;
+  auto form = make(plan, std::move(bytes));
+  if (form == nullptr) {
+    return Error{ErrorCode::unsupported,
+                 "packed bytes: panels of " + std::to_string(plan.panel_cols) +
+                     " floats belong to another machine or cap, this one "
+                     "takes " +
+                     std::to_string(dense_panel_cols()) + "; pack the weight again"};
+  }
+  return form;
 }
 
 }  // namespace
@@ -179,18 +194,7 @@ PackedPlan plan_halves(PackedKind kind, std::size_t rows, std::size_t cols) noex
 }
 
 Result<PackedWeights> form_of(const PackedPlan& plan, PackedBytes bytes) {
-  const auto make = plan.kind == PackedKind::dense         ? make_dense_form
-                    : plan.kind == PackedKind::int8_panels ? make_int8_form
-                    : plan.bf16_activations                ? make_bf16_form
-                                                           : make_float_form;
-  auto form = make(plan, std::move(bytes));
-  if (form == nullptr) {
-    return Error{ErrorCode::unsupported,
-                 "packed bytes: panels of " + std::to_string(plan.panel_cols) +
-                     " floats belong to another machine or cap, this one "
-                     "takes " +
-                     std::to_string(dense_panel_cols()) + "; pack the weight again"};
-  }
+  QUELL_TRY(form, unchecked_form(plan, std::move(bytes)));
   return PackedWeights(std::move(form));
 }
 
@@ -220,8 +224,9 @@ Result<PackedWeights> view_packed(std::span<const std::byte> bytes) {
     return not_packed("the label is damaged; pack the weight again");
   }
   const std::string shape = std::to_string(label.rows) + " x " + std::to_string(label.cols);
-  // Four bits are the least that an element takes. After this no size below can overflow: an
-  // element is at most one of 32 rows of a panel whose blocks have 320 bytes.
+  // Four bits are the least that an element takes. After this no size below can overflow: panels
+  // times columns are at most four times as many as the bytes, and a column of a panel takes less
+  // than 512 bytes, with its scales, zeros and integers, its kept values and its place in an order.
   if (label.rows == 0 || label.cols == 0 || label.rows > 2 * bytes.size() / label.cols ||
       label.panel_cols > 4096 ||
       (label.kind == static_cast<std::uint8_t>(PackedKind::dense)) != (label.panel_cols != 0)) {
@@ -244,9 +249,10 @@ Result<PackedWeights> view_packed(std::span<const std::byte> bytes) {
                       " bytes and the label says " + std::to_string(label.bytes) + "; there are " +
                       std::to_string(bytes.size()));
   }
-  QUELL_TRY(check_kept(plan, bytes.data() + plan.kept_at));
-  QUELL_TRY(check_order(plan, bytes.data() + plan.order_at));
-  return form_of(plan, PackedBytes(bytes));
+  QUELL_TRY(form, unchecked_form(plan, PackedBytes(bytes)));
+  QUELL_TRY(check_kept(*form));
+  QUELL_TRY(check_order(*form));
+  return PackedWeights(std::move(form));
 }
 
 PackedWeights::PackedWeights() noexcept = default;
@@ -311,9 +317,6 @@ void write(MatrixView<const float> weight, const PackedPlan& plan, std::byte* to
            Executor& executor) {
   if (plan.kind == PackedKind::dense) {
     pack_dense(plan, weight, to, executor);
-    const std::size_t used =
-        ceil_divide(plan.rows, plan.panel_cols) * plan.panel_cols * plan.cols * sizeof(float);
-    std::memset(to + used, 0, plan.label_at - used);
   } else {
     pack_panels(weight, plan.layout, to, executor);
   }

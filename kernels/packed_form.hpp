@@ -4,7 +4,7 @@
 // What PackedWeights hold: one kind of weight in the arrangement of one kernel. Private.
 //
 // Packed bytes, ours or the caller's, are complete: a form adds to them only what follows from the
-// label at their end.
+// label at their end, and a copy of the numbers of kept columns and of an order.
 //
 //     panels         of gemm_dense: [panels][IC][panel_cols] floats; else as panels.hpp says
 //     factors        groups down the input channels only: their scales, [runs, IC] floats
@@ -23,6 +23,7 @@
 #include <span>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "kernels/panels.hpp"
 #include "quell/core/result.hpp"
@@ -99,11 +100,15 @@ class PackedForm {
   std::optional<Isa> kept_isa;     // of what adds kept columns, if there are any
   std::size_t rows = 0, cols = 0;  // OC, IC
   PackedBytes bytes;
+  // Copies, the only numbers of the bytes that are indexes: once they are checked, a mapped file
+  // that changes cannot change them.
+  std::vector<std::uint32_t> kept_cols;  // columns beside the codes, or empty
+  std::vector<std::uint32_t> col_order;  // [IC], or empty
 };
 
 /// Width of the panels of the dense entry that this machine takes.
 std::size_t dense_panel_cols() noexcept;
-/// The panels of `weight`.
+/// The panels of `weight`, and zeros up to the label.
 void pack_dense(const PackedPlan& plan, MatrixView<const float> weight, std::byte* to,
                 Executor& executor);
 

@@ -88,16 +88,13 @@ class PanelForm final : public PackedForm {
     rows = layout_.rows;
     cols = layout_.cols;
     bytes = std::move(packed);
-    // A copy: what was checked does not change with a file that is mapped.
-    if (plan.ordered) {
-      order_.resize(cols);
-      std::memcpy(order_.data(), bytes.data() + plan.order_at, cols * sizeof order_[0]);
-    }
-    kept_.resize(layout_.kept);
-    if (!kept_.empty()) {
-      std::memcpy(kept_.data(), bytes.data() + plan.kept_at, kept_.size() * sizeof kept_[0]);
-      kept_isa = adds_->isa;
-    }
+    const auto copy = [this](std::vector<std::uint32_t>& to, std::size_t count, std::size_t at) {
+      to.resize(count);
+      if (count != 0) std::memcpy(to.data(), bytes.data() + at, count * sizeof to[0]);
+    };
+    copy(col_order, plan.ordered ? cols : 0, plan.order_at);
+    copy(kept_cols, layout_.kept, plan.kept_at);
+    if (!kept_cols.empty()) kept_isa = adds_->isa;
     if (plan.grid.per != Channel::input) return;
     run_rows_ = group_layout(plan.grid, rows, cols).length;
     factors_ = reinterpret_cast<const float*>(bytes.data() + plan.factors_at);
@@ -156,21 +153,18 @@ class PanelForm final : public PackedForm {
 
   std::size_t runs() const { return run_rows_ == 0 ? 1 : ceil_divide(rows, run_rows_); }
   Run run_at(std::size_t i) const {
-    if (run_rows_ == 0) return {0, layout_.panels(), nullptr, nullptr, kept_, order()};
+    if (run_rows_ == 0) return {0, layout_.panels(), nullptr, nullptr, kept_cols, order()};
     const std::size_t first = i * run_rows_;
-    return {first / kPanelCols,
-            ceil_divide(std::min(run_rows_, rows - first), kPanelCols),
-            factors_ + i * cols,
-            zeros_ == nullptr ? nullptr : zeros_ + i * cols,
-            kept_,
-            order()};
+    return {first / kPanelCols,  ceil_divide(std::min(run_rows_, rows - first), kPanelCols),
+            factors_ + i * cols, zeros_ == nullptr ? nullptr : zeros_ + i * cols,
+            kept_cols,           order()};
   }
   std::byte* tile_at(const Block& block, std::byte* tokens, std::size_t tile) const {
     return tokens + block.first_row(tile) * token_bytes();
   }
-  const std::uint32_t* order() const { return order_.empty() ? nullptr : order_.data(); }
+  const std::uint32_t* order() const { return col_order.empty() ? nullptr : col_order.data(); }
   std::size_t token_bytes() const {
-    return tiles_.token_bytes() + round_up(kept_.size() * sizeof(float), kLine);
+    return tiles_.token_bytes() + round_up(kept_cols.size() * sizeof(float), kLine);
   }
   /// Activations of kept input channels, [rows of the tile][kept], behind a tile of `count` tokens.
   float* kept_of(std::byte* tile, std::size_t count) const {
@@ -205,7 +199,7 @@ class PanelForm final : public PackedForm {
       float* kept = kept_of(to, count);
       for (std::size_t r = 0; r < count; ++r) {
         const float* x = block.x.row(first + r).data();
-        for (const std::uint32_t k : kept_) *kept++ = x[order_.empty() ? k : order_[k]];
+        for (const std::uint32_t k : kept_cols) *kept++ = x[col_order.empty() ? k : col_order[k]];
       }
     }
   }
@@ -255,7 +249,7 @@ class PanelForm final : public PackedForm {
               std::size_t panels, const float* sums) const {
     const std::size_t count = block.rows_of(tile), first = block.first_row(tile);
     std::byte* of_tile = tile_at(block, tokens, tile);
-    if (!kept_.empty()) {
+    if (!kept_cols.empty()) {
       for (std::size_t q = 0; q < panels; ++q) {
         finish_keeping(block, of_tile, tile, p + q, sums + q * block.x.rows() * kPanelCols);
       }
@@ -283,7 +277,7 @@ class PanelForm final : public PackedForm {
     if (block.tiles == 1) {
       // Entries ask for codes some 2 KB ahead, so the next panel's first lines are still to come.
       const auto* line = reinterpret_cast<const std::byte*>(values) + kStreamAhead;
-      for (std::size_t k = 0; k < kept_.size(); ++k) __builtin_prefetch(line + k * kLine, 0, 3);
+      for (std::size_t k = 0; k < kept_cols.size(); ++k) __builtin_prefetch(line + k * kLine, 0, 3);
     }
     for (std::size_t from = 0; from < count; from += kRows) {
       const std::size_t end = std::min(from + kRows, count);
@@ -291,8 +285,8 @@ class PanelForm final : public PackedForm {
         tiles_.finish(of_tile, count, r, sums + (first + r) * kPanelCols, kPanelCols,
                       finished + (r - from) * kPanelCols);
       }
-      adds_->add(kept_of(of_tile, count) + from * kept_.size(), end - from, values, kept_.size(),
-                 finished);
+      adds_->add(kept_of(of_tile, count) + from * kept_cols.size(), end - from, values,
+                 kept_cols.size(), finished);
       for (std::size_t r = from; r < end; ++r) {
         const float* line = finished + (r - from) * kPanelCols;
         float* y = block.y.row(first + r).data() + col;
@@ -344,8 +338,6 @@ class PanelForm final : public PackedForm {
   Tiles tiles_;
   PanelLayout layout_;
   std::vector<Span> whole_, spans_;
-  std::vector<std::uint32_t> kept_;   // columns beside the codes
-  std::vector<std::uint32_t> order_;  // [IC], or empty
   const kept_columns::Entry* adds_ = &choose(kept_columns::table());
   std::size_t run_rows_ = 0;             // OC that share scales down the input channels, or 0
   const float* factors_ = nullptr;       // [runs, IC], in the packed bytes
