@@ -294,7 +294,8 @@ int main_of(int argc, char** argv) {
         add("", each, measure);
 #if defined(QUELL_BENCH_ONEDNN)
         const GridSpec spec = *parse_grid(grid);
-        if (spec.symmetric && spec.per == Channel::output && !spec.two_level) {
+        if (spec.symmetric && spec.per == Channel::output && !spec.two_level &&
+            info(spec.format).codebook == nullptr) {
           add("onednn/", each, measure_onednn);
         }
 #endif
