@@ -166,8 +166,8 @@ typedef struct quell_packed_info {
 } quell_packed_info;
 
 // Packs into memory of the allocator. A weight of floats is not packed for QUELL_INT8, and for
-// QUELL_BF16 it is rounded to bfloat16. Errors: unsupported (no kernel multiplies this grid so, with
-// the reason), resource.
+// QUELL_BF16 it is rounded to bfloat16. Errors: unsupported (no kernel multiplies this grid so,
+// with the reason), resource.
 quell_status quell_pack(quell_context* context, const quell_weight* weight,
                         quell_activations activations, quell_packed** packed);
 // How many bytes that takes, and into memory of the caller, at a multiple of 64, which outlives the
@@ -178,8 +178,9 @@ quell_status quell_pack_into(quell_context* context, const quell_weight* weight,
                              quell_activations activations, void* memory, size_t bytes,
                              quell_packed** packed);
 // Bytes that were packed before, a file mapped, say, at a multiple of 64; they outlive the handle.
-// Nothing is copied. They may be hostile: what a label at their end says is checked against their
-// size. Changed codes or scales change results and nothing else. Errors: parse, usage, unsupported.
+// Nothing is copied but the numbers of kept columns and of an order, which are checked. They may be
+// hostile: what a label at their end says is checked against their size. Changed codes or scales
+// change results and nothing else. Errors: parse, usage, unsupported.
 quell_status quell_packed_view(quell_context* context, const void* memory, size_t bytes,
                                quell_packed** packed);
 quell_status quell_packed_describe(quell_context* context, const quell_packed* packed,

@@ -5,8 +5,8 @@
 // + gemm multiplies many activations with one weight (an engine). Both give the same bits on every
 // x86 instruction set and any number of threads (unless a caller asks for bfloat16 activations):
 // each output has one accumulator to which the products are added in ascending k with fused
-// multiply-add. Quantized weights are packed as they
-// are, codes and scales, and multiplied without being written out as floats.
+// multiply-add. Quantized weights are packed as they are, codes and scales, and multiplied without
+// being written out as floats.
 
 #include <cstddef>
 #include <memory>
@@ -69,9 +69,8 @@ class PackedWeights {
   std::size_t bytes() const noexcept { return memory().size(); }
   /// All that was packed, at a 64-byte boundary: what view_packed takes back.
   std::span<const std::byte> memory() const noexcept;
-  /// What multiplies them, such as gemm_w4a8/avx512vnni, or, with kept columns,
-  /// gemm_w4a8/avx512vnni
-  /// + kept_columns/avx512.
+  /// What multiplies them, such as "gemm_w4a8/avx512vnni"; with kept columns it ends with
+  /// " + kept_columns/avx512", say.
   std::string kernel() const;
 
  private:
@@ -111,7 +110,8 @@ Result<PackedWeights> pack(MatrixView<const float> weight, DType as, Executor& e
 /// Kept columns are multiplied in the same call, in float32 with every kind of activations: to the
 /// codes their channels of x are 0, so that they take no part in the scale of an int8 row, and
 /// x[c] * w[o, c] is then added to the finished y for each kept c, ascending, with fused
-/// multiply-add.
+/// multiply-add. A weight that is written out as floats (f32 activations, a grid that no kernel of
+/// codes takes) has them in its rows, where they are added in their place.
 ///
 /// `order`, if not empty, is the input channel that each column of `weight` multiplies: y = the sum
 /// over k of x[order[k]] * w[o, k]. So columns may lie sorted by their groups (act-order), whatever
@@ -137,12 +137,13 @@ Result<PackedWeights> pack_into(const QuantizedTensor& weight, Activations activ
                                 std::span<const std::uint32_t> order = {});
 
 /// Weights that were packed before, in memory at a 64-byte boundary which outlives the result: a
-/// file mapped, say. `bytes` are those of memory(). Nothing is copied or read but a label, so the
-/// cost does not depend on the size. Bytes may be hostile: version, kind, grid and sizes are
-/// checked, and so are the numbers of kept columns and of an order; what the label cannot tell
-/// (changed codes, changed scales) changes numbers and nothing else, so a host that fears damage
-/// keeps a hash. Quantized panels serve every instruction set, floats those of one width. Errors:
-/// parse, usage (alignment), unsupported (floats packed for another instruction set).
+/// file mapped, say. `bytes` are those of memory(). Nothing is read but a label and the numbers of
+/// kept columns and of an order, four bytes each, which are copied: codes and scales cost nothing.
+/// Bytes may be hostile: version, kind, grid and sizes are checked, and so are these copies; what
+/// the label cannot tell (changed codes, changed scales) changes numbers and nothing else, so a
+/// host that fears damage keeps a hash. Quantized panels serve every instruction set, floats those
+/// of one width. Errors: parse, usage (alignment), unsupported (floats packed for another
+/// instruction set).
 Result<PackedWeights> view_packed(std::span<const std::byte> bytes);
 
 /// y [T, OC] = x [T, IC] * W^T. Errors: shape, resource (scratch).
