@@ -166,9 +166,8 @@ std::atomic<Isa>& cap() noexcept {
 }  // namespace
 
 bool bf16_vectors_pay() noexcept {
-  // "AuthenticAMD", in ebx, edx and ecx.
   const Registers& vendor = machine().leaf0;
-  return vendor.b == 0x6874'7541 && vendor.d == 0x6974'6e65 && vendor.c == 0x444d'4163;
+  return bf16_vectors_pay(vendor.b, vendor.d, vendor.c);
 }
 
 std::string_view to_string(Isa isa) noexcept {
@@ -183,6 +182,12 @@ std::optional<Isa> parse_isa(std::string_view name) noexcept {
     if (known.text == name) return known.isa;
   }
   return std::nullopt;
+}
+
+std::string isa_names() {
+  std::string list;
+  for (const Name& name : kNames) list.append(list.empty() ? "" : ", ").append(name.text);
+  return list;
 }
 
 bool has(Isa isa) noexcept {

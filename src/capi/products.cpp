@@ -225,9 +225,8 @@ quell_status quell_set_isa_cap(quell_context* context, const char* isa) {
     }
     const auto cap = quell::kernels::parse_isa(isa);
     if (!cap) {
-      return usage(
-          "the instruction set is not known; expected scalar, avx2, avx512, avx512vnni "
-          "or another word of quell_explain");
+      return usage("the instruction set is not known; expected one of " +
+                   quell::kernels::isa_names());
     }
     quell::kernels::set_isa_cap(*cap);
     return quell::ok();

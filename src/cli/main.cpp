@@ -80,10 +80,10 @@ int run(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const bool json = std::find(arguments.begin(), arguments.end(), "--json") != arguments.end();
   if (const char* cap = std::getenv("QUELL_ISA"); cap != nullptr && !kernels::parse_isa(cap)) {
-    print_error({ErrorCode::usage, "QUELL_ISA=" + std::string(cap) +
-                                       " is not an instruction set; it is one of "
-                                       "scalar, avx2, avx512, avx512vnni, amx, neon, neondot"},
-                json);
+    print_error(
+        {ErrorCode::usage, "QUELL_ISA=" + std::string(cap) +
+                               " is not an instruction set; it is one of " + kernels::isa_names()},
+        json);
     return exit_code(ErrorCode::usage);
   }
   if (!arguments.empty() && !arguments[0].starts_with('-')) {

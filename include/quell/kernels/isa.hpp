@@ -4,6 +4,7 @@
 // Instruction sets: what this machine has, and the cap that tests lower.
 
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace quell::kernels {
@@ -14,6 +15,8 @@ enum class Isa { scalar, avx2, avx512, avx512vnni, avx512bf16, amx, neon, neondo
 
 std::string_view to_string(Isa isa) noexcept;
 std::optional<Isa> parse_isa(std::string_view name) noexcept;
+/// All that parse_isa takes, for messages: "scalar, avx2, ...".
+std::string isa_names();
 
 /// True if the processor has it and the operating system saves its registers, and the cap allows
 /// it. The first question about amx asks Linux for the process's permission to use tiles.
