@@ -168,8 +168,9 @@ Expected expected(const TileProduct& p, Weights weights, Order order,
       const double share = static_cast<double>(longest + chunks) * 0x1p-24;
       all.bits.push_back(y);
       all.exact.push_back(exact);
-      // The smallest normal float32: what y itself may lose below it.
-      all.bound.push_back(share / (1 - share) * magnitudes + lost + 0x1p-149);
+      // Half of the smallest subnormal float32 for each y that rounds to one.
+      all.bound.push_back(share / (1 - share) * magnitudes + lost +
+                          static_cast<double>(chunks) * 0x1p-150);
     }
   }
   return all;

@@ -18,12 +18,13 @@
 // order, makes n - 1 roundings at most on the way of a term; then C chunks are added. With
 // u = 2^-24 and S = sum |x' w scale| over the row,
 //
-//     |y - sum x' w scale|  <=  ((n + C) u) / (1 - (n + C) u) S  +  F
+//     |y - sum x' w scale|  <=  ((n + C) u) / (1 - (n + C) u) S  +  C 2^-150  +  F
 //
-// where F is what instructions lose that take subnormal numbers for zero and flush such results:
-// terms with a subnormal x' or bfloat16 weight count whole, and each addition may lose 2^-126
-// before the scale, of which a chunk has fewer than 2 n + 32. Against x itself x' adds
-// 2^-8 |x w scale| for each term (x not subnormal).
+// where the second part is for y that round to a subnormal number, and F is what instructions lose
+// that take subnormal numbers for zero and flush such results: terms with a subnormal x' or
+// bfloat16 weight count whole, and each addition may lose 2^-126 before the scale, of which a chunk
+// has fewer than 2 n + 32. Against x itself x' adds 2^-8 |x w scale| for each term (x not
+// subnormal).
 //
 // A token that is finite, and bfloat16 after rounding, does not depend on others; one with an
 // infinity or a NaN has nothing finite in the outputs whose groups meet it in a block of 32 input
