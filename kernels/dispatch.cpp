@@ -57,6 +57,10 @@ FamilyReport walk(std::string_view name, std::span<const Entries* const>... tabl
   return report;
 }
 
+FamilyReport walk_int8(gemm_int8::Codes codes) {
+  return walk(gemm_int8::family(codes), gemm_int8::table(codes));
+}
+
 /// Machines without an entry of its own take gemm_float for rounded activations.
 FamilyReport walk_bf16(unsigned code_bits, gemm_float::Weights weights) {
   return walk(gemm_float::family(code_bits, true), gemm_bf16::table(weights),
@@ -73,10 +77,10 @@ std::vector<FamilyReport> explain() {
           walk_bf16(4, gemm_float::Weights::four_bits),
           walk_bf16(8, gemm_float::Weights::eight_bits),
           walk_bf16(16, gemm_float::Weights::bf16),
-          walk("gemm_w4a8", gemm_int8::table(gemm_int8::Codes::four_bits)),
-          walk("gemm_w4u4a8", gemm_int8::table(gemm_int8::Codes::two_level)),
-          walk("gemm_t4a8", gemm_int8::table(gemm_int8::Codes::table)),
-          walk("gemm_w8a8", gemm_int8::table(gemm_int8::Codes::eight_bits)),
+          walk_int8(gemm_int8::Codes::four_bits),
+          walk_int8(gemm_int8::Codes::two_level),
+          walk_int8(gemm_int8::Codes::table),
+          walk_int8(gemm_int8::Codes::eight_bits),
           walk("kept_columns", kept_columns::table()),
           walk("quantize_rows", quantize_rows_family::table()),
           walk("elementwise", elementwise::table()),

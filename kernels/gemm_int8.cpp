@@ -221,8 +221,7 @@ class Int8Tiles {
 std::unique_ptr<PackedForm> make_int8_form(const PackedPlan& plan, PackedBytes bytes) {
   const Int8Tiles tiles(plan.layout, plan.grid, plan.ordered);
   auto form = std::make_unique<PanelForm<Int8Tiles>>(tiles, plan, std::move(bytes));
-  constexpr std::string_view kFamilies[] = {"gemm_w4a8", "gemm_w8a8", "gemm_w4u4a8", "gemm_t4a8"};
-  form->family = kFamilies[gemm_int8::index_of(tiles.entry->codes)];
+  form->family = gemm_int8::family(tiles.entry->codes);
   form->isa = tiles.entry->isa;
   return form;
 }

@@ -34,6 +34,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "kernels/panels.hpp"
 #include "quell/kernels/isa.hpp"
@@ -58,6 +59,11 @@ constexpr std::size_t unit_bytes(Codes codes) {
 }
 constexpr std::size_t index_of(Codes codes) {
   return static_cast<std::size_t>(codes);
+}
+/// What a product of panels with such codes is reported as.
+constexpr std::string_view family(Codes codes) {
+  constexpr std::string_view kFamilies[] = {"gemm_w4a8", "gemm_w8a8", "gemm_w4u4a8", "gemm_t4a8"};
+  return kFamilies[index_of(codes)];
 }
 
 constexpr std::size_t kBlockUnits = 16, kBlockBytes = kBlockUnits * kUnit;
@@ -113,8 +119,9 @@ struct Entry {
   // For an entry that has something to do once for several tiles with the same codes; else null.
   // open() looks at what is not of a tile of tokens (codes, groups, first_unit), writes to `work`,
   // 64-byte aligned, which then stays as it is, and never returns null. The thread calls multiply
-  // with it and close() before anything else of the library. Results are those without. A lone
-  // group has at most as many units as span_bytes hold then; close() may be null.
+  // with it and close() before another product; finishing rows in between is allowed. Results are
+  // those without. A lone group has at most as many units as span_bytes hold then; close() may be
+  // null.
   std::size_t work_bytes = 0;
   const std::byte* (*open)(const TileProduct& product, std::byte* work) = nullptr;
   void (*close)() = nullptr;
