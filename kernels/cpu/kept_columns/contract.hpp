@@ -4,7 +4,7 @@
 // kept_columns: what input channels that stay in f16 beside the codes (KeptColumns) add to a
 // finished product with panels (kernels/panels.hpp).
 //
-// One definition for float32 and int8 activations, kept channels being c[0] < c[1] < ...:
+// One definition for float32, int8 and bfloat16 activations, kept channels being c[0] < c[1] < ...:
 //
 //     y    = the product of the codes with x', which is x with 0 in every kept channel
 //     y    = fma(x[t, c[k]], float(w[o, k]), y)             k ascending
