@@ -42,10 +42,15 @@ constexpr Product kProducts[] = {
     {"int4:asym:oc:row", Activations::int8},
     {"int8:sym:oc:row", Activations::int8},
     {"int4:sym:ic:g32", Activations::int8},
+    {"int4:sym:oc:g32:u4", Activations::int8},
+    {"iq4:sym:oc:g32", Activations::int8},
+    {"int4:sym:oc:g32", Activations::bf16},
 };
 
 std::string name_of(const Product& product) {
-  return std::string(product.grid) + (product.activations == Activations::int8 ? " int8" : " f32");
+  return std::string(product.grid) + (product.activations == Activations::int8   ? " int8"
+                                      : product.activations == Activations::bf16 ? " bf16"
+                                                                                 : " f32");
 }
 
 PackedWeights packed(const Product& product, std::size_t oc, std::size_t ic) {

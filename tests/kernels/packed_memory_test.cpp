@@ -29,12 +29,34 @@ GridSpec grid_of(const char* word) {
   return *parse_grid(word);
 }
 
+/// A weight packed for its activations; `ordered` has kept columns and an order as well.
+struct Packing {
+  const char* word;
+  Activations activations = Activations::int8;
+  bool ordered = false;
+};
+/// Without a value where nothing multiplies such a weight so.
+Result<PackedWeights> packed(const Packing& packing, std::size_t rows, std::uint32_t cols) {
+  SerialExecutor serial;
+  const std::uint32_t columns[] = {0, 5, cols - 1};
+  const GridSpec grid = grid_of(packing.word);
+  if (!packing.ordered) {
+    return pack(test::random_quantized(grid, rows, cols, 1), packing.activations, serial);
+  }
+  std::vector<std::uint32_t> order(cols);
+  for (std::uint32_t k = 0; k < cols; ++k) order[k] = (37 * k + 11) % cols;
+  return pack(test::random_keeping(grid, rows, cols, columns, 1), packing.activations, serial,
+              order);
+}
+
 class PackedMemory : public testing::Test {
  protected:
   std::vector<float> product(const PackedWeights& weight) {
-    std::vector<float> x(3 * weight.cols()), y(3 * weight.rows());
+    constexpr std::size_t kTokens = 14;  // several tiles, but for entries with tiles of 32
+    std::vector<float> x(kTokens * weight.cols()), y(kTokens * weight.rows());
     Random(7).fill_normal(x);
-    EXPECT_TRUE(gemm({x.data(), 3, weight.cols()}, weight, {y.data(), 3, weight.rows()}, context_));
+    EXPECT_TRUE(gemm({x.data(), kTokens, weight.cols()}, weight, {y.data(), kTokens, weight.rows()},
+                     context_));
     return y;
   }
   /// Packs both ways, looks at the bytes again, and expects the same bytes and the same products.
@@ -89,11 +111,21 @@ TEST_F(PackedMemory, HoldsTheBytesOfTheOwnedFormOnEveryGrid) {
           const auto weight = test::random_quantized(grid, 69, 61 + seed % 9, seed);
           expect_the_same(weight, Activations::f32);
           expect_the_same(weight, Activations::int8);
+          expect_the_same(weight, Activations::bf16);
         }
       }
     }
   }
   ASSERT_GT(seed, 50u);
+}
+
+TEST_F(PackedMemory, HoldsNoLeftoversWhereFloatsEndBeforeALine) {
+  // Five panels of eight output channels and 61 input channels, say, end 32 bytes past a line.
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+    set_isa_cap(isa);
+    expect_the_same(test::random_quantized(grid_of("int4:sym:oc:g6"), 37, 61, 1), Activations::f32);
+    clear_isa_cap();
+  }
 }
 
 TEST_F(PackedMemory, HoldsFloatsAsTheOwnedFormDoes) {
@@ -170,9 +202,13 @@ TEST_F(PackedMemory, FloatsOfAnotherWidthAreRefused) {
 }
 
 TEST_F(PackedMemory, EveryCutAndEveryChangedByteOfTheLabelIsRefusedOrHarmless) {
-  for (const char* word : {"int4:asym:oc:g32", "int8:asym:ic:g32", "int4:sym:oc:g32:f32"}) {
-    const auto weight = test::random_quantized(grid_of(word), 64, 64, 1);
-    const auto own = pack(weight, Activations::int8, serial_);
+  for (const Packing& packing :
+       {Packing{"int4:asym:oc:g32"}, Packing{"int8:asym:ic:g32"}, Packing{"int4:sym:oc:g32:f32"},
+        Packing{"int4:sym:oc:g32:u4"}, Packing{"iq4:sym:oc:g32"},
+        Packing{"int4:sym:oc:g32", Activations::bf16},
+        Packing{"int4:asym:oc:g32", Activations::int8, true}}) {
+    const char* const word = packing.word;
+    const auto own = packed(packing, 64, 64);
     ASSERT_TRUE(own);
     const std::size_t size = own->bytes();
     for (std::size_t cut = 0; cut < size; cut += cut + 200 < size ? 192 : 1) {
@@ -288,15 +324,23 @@ TEST_F(PackedMemory, AnOrderOfColumnsIsPartOfItAndChecked) {
 }
 
 TEST_F(PackedMemory, AnyContentOfPanelsIsMultipliedWithoutHarm) {
-  for (const char* word : {"int4:asym:oc:g32", "int3:asym:oc:g32:f32", "int8:asym:oc:g64",
-                           "int4:asym:ic:g32", "int8:asym:ic:row", "nf4:sym:oc:g32"}) {
-    for (const Activations activations : {Activations::f32, Activations::int8}) {
-      const auto weight = test::random_quantized(grid_of(word), 96, 128, 1);
-      const auto own = pack(weight, activations, serial_);
-      if (!own) continue;  // nf4 with int8
-      for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512vnni}) {
+  std::size_t refused = 0;
+  for (const Packing& kind :
+       {Packing{"int4:asym:oc:g32"}, Packing{"int3:asym:oc:g32:f32"}, Packing{"int8:asym:oc:g64"},
+        Packing{"int4:asym:ic:g32"}, Packing{"int8:asym:ic:row"}, Packing{"nf4:sym:oc:g32"},
+        Packing{"int4:sym:oc:g32:u4"}, Packing{"iq4:sym:oc:g32"},
+        Packing{"int4:asym:oc:g32", Activations::int8, true}}) {
+    for (const Activations activations : {Activations::f32, Activations::int8, Activations::bf16}) {
+      const auto own = packed({kind.word, activations, kind.ordered}, 96, 128);
+      if (!own) {
+        ++refused;  // nf4 with int8 and bf16
+        continue;
+      }
+      // A line of kept columns and 128 numbers of an order stay as they are: indexes are checked.
+      const std::size_t end = own->bytes() - 64 - (kind.ordered ? 64 + 512 : 0);
+      for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512vnni, Isa::amx}) {
         AlignedBytes noise = copy(own->memory());
-        for (std::size_t i = 0; i + 64 < noise.size(); ++i) {
+        for (std::size_t i = 0; i < end; ++i) {
           noise.data()[i] = static_cast<std::byte>((i * i * 2654435761u) >> 13);
         }
         set_isa_cap(isa);
@@ -307,6 +351,7 @@ TEST_F(PackedMemory, AnyContentOfPanelsIsMultipliedWithoutHarm) {
       }
     }
   }
+  EXPECT_EQ(refused, 2u);
 }
 
 TEST(LentScratch, IsAllThatAProductUses) {
