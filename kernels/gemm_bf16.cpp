@@ -26,10 +26,7 @@ class Bf16Tiles {
         cols_(plan.layout.cols),
         row_words_(round_up(plan.layout.all_units() * kUnit, gemm_bf16::kBlock)) {
     if (plan.kind != PackedKind::float_panels) return;
-    // As in gemm_float.cpp: zeros of asymmetric grids come from the panel, or from `offset`.
-    const int zero = plan.grid.symmetric ? symmetric_zero(plan.grid.format) : 0;
-    for (int code = 0; code < 16; ++code) table_[code] = code_level(plan.grid.format, code, zero);
-    zero_ = static_cast<float>(zero);
+    code_floats_ = CodeFloats(plan.grid);
   }
 
   std::size_t tile_rows(std::size_t) const { return entry->tile_rows; }
@@ -96,16 +93,9 @@ class Bf16Tiles {
   gemm_bf16::TileProduct product_of(const PanelLayout& layout, const Span& span,
                                     const std::byte* block) const {
     gemm_bf16::TileProduct product = {};
-    product.first_unit = span.all_before;
-    product.codes = block + span.unit * layout.unit_bytes();
-    product.tail = block + layout.units(span.group) * layout.unit_bytes();
-    product.groups = span.groups;
-    product.units = span.units;
-    product.block_bytes = layout.block_bytes(span.group);
-    product.scales = layout.scales;
-    product.zeros = layout.zeros;
-    product.table = table_;
-    product.zero = zero_;
+    place(product, layout, span, block);
+    product.table = code_floats_.table;
+    product.zero = code_floats_.zero;
     product.first = span.all_before == 0;
     return product;
   }
@@ -115,8 +105,7 @@ class Bf16Tiles {
   }
 
   std::size_t cols_, row_words_;
-  float table_[16] = {};
-  float zero_ = 0;
+  CodeFloats code_floats_;
 };
 
 }  // namespace

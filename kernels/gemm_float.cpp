@@ -32,12 +32,7 @@ class FloatTiles {
         padded_(plan.layout.all_units() * kUnit),
         round_(plan.bf16_activations) {
     if (plan.kind != PackedKind::float_panels) return;
-    const GridSpec& grid = plan.grid;
-    // On asymmetric grids the zeros follow: from the panel, or, where they belong to the
-    // activations, from `offset`.
-    const int zero = grid.symmetric ? symmetric_zero(grid.format) : 0;
-    for (int code = 0; code < 16; ++code) table_[code] = code_level(grid.format, code, zero);
-    zero_ = static_cast<float>(zero);
+    code_floats_ = CodeFloats(plan.grid);
   }
 
   std::size_t tile_rows(std::size_t) const { return entry->tile_rows; }
@@ -80,17 +75,10 @@ class FloatTiles {
                 std::size_t /*y_panel*/, const std::byte* /*opened*/) const {
     gemm_float::TileProduct product;
     product.a = reinterpret_cast<const float*>(tile);
-    product.first_unit = span.all_before;
+    place(product, layout, span, block);
     product.rows = static_cast<unsigned>(count);
-    product.codes = block + span.unit * layout.unit_bytes();
-    product.tail = block + layout.units(span.group) * layout.unit_bytes();
-    product.groups = span.groups;
-    product.units = span.units;
-    product.block_bytes = layout.block_bytes(span.group);
-    product.scales = layout.scales;
-    product.zeros = layout.zeros;
-    product.table = table_;
-    product.zero = zero_;
+    product.table = code_floats_.table;
+    product.zero = code_floats_.zero;
     product.first = span.all_before == 0;
     product.y = y;
     entry->multiply(product);
@@ -117,8 +105,7 @@ class FloatTiles {
 
   std::size_t cols_, padded_;
   bool round_;  // activations become bfloat16
-  float table_[16] = {};
-  float zero_ = 0;
+  CodeFloats code_floats_;
 };
 
 }  // namespace

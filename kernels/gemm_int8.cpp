@@ -144,12 +144,7 @@ class Int8Tiles {
                                     const std::byte* block, std::size_t panels) const {
     gemm_int8::TileProduct product = {};
     product.table = table_;
-    product.first_unit = span.all_before;
-    product.codes = block + span.unit * layout.unit_bytes();
-    product.tail = block + layout.units(span.group) * layout.unit_bytes();
-    product.groups = span.groups;
-    product.units = span.units;
-    product.block_bytes = layout.block_bytes(span.group);
+    place(product, layout, span, block);
     product.panels = static_cast<unsigned>(panels);
     product.panel_bytes = layout.panel_bytes();
     if (layout.level_group != 0) {
@@ -157,8 +152,6 @@ class Int8Tiles {
       // Of a lone group all units, whose number need not be whole.
       product.level_units = ceil_divide(layout.level_group, kUnit);
     }
-    product.scales = layout.scales;
-    product.zeros = layout.zeros;
     product.begins = span.begins;
     product.ends = span.ends;
     product.first = span.group == 0;

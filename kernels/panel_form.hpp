@@ -66,6 +66,35 @@ struct Run {
   const std::uint32_t* order;  // [IC], the channel of x at each place, or null
 };
 
+/// Sets where the units of a span lie in a panel's block, which every family's product tells its
+/// entries in the same words.
+template <typename Product>
+void place(Product& product, const PanelLayout& layout, const Span& span, const std::byte* block) {
+  product.first_unit = span.all_before;
+  product.codes = block + span.unit * layout.unit_bytes();
+  product.tail = block + layout.units(span.group) * layout.unit_bytes();
+  product.groups = span.groups;
+  product.units = span.units;
+  product.block_bytes = layout.block_bytes(span.group);
+  product.scales = layout.scales;
+  product.zeros = layout.zeros;
+}
+
+/// What codes count of their scale, for the families that multiply floats. Zeros of asymmetric
+/// grids are not in it: they come from the panel or, where they belong to the activations, are
+/// taken off at the end.
+struct CodeFloats {
+  float table[16] = {};  // of 4-bit codes
+  float zero = 0;        // of 8-bit ones
+
+  CodeFloats() = default;
+  explicit CodeFloats(const GridSpec& grid) {
+    const int of_grid = grid.symmetric ? symmetric_zero(grid.format) : 0;
+    for (int code = 0; code < 16; ++code) table[code] = code_level(grid.format, code, of_grid);
+    zero = static_cast<float>(of_grid);
+  }
+};
+
 /// `Tiles` is how one family holds activations and multiplies them. It has
 ///   kBlockRows, kRunBlockRows                  sizes, with their reasons
 ///   tile_rows(tokens), tile_panels()           the largest tile, where there are so many tokens;
