@@ -54,31 +54,6 @@ double relative_error(MatrixView<const float> weight, const QuantizedTensor& ten
   return norm > 0 ? std::sqrt(error / norm) : std::sqrt(error);
 }
 
-ModuleOutcome outcome_from_json(const io::Json& json) {
-  const auto number = [&](std::string_view name) {
-    const io::Json* value = json.find(name);
-    return value != nullptr ? value->as_number() : 0.0;
-  };
-  const auto text = [&](std::string_view name) {
-    const io::Json* value = json.find(name);
-    return value != nullptr ? value->as_string() : std::string();
-  };
-  ModuleOutcome outcome;
-  outcome.name = text("name");
-  outcome.method = text("method");
-  outcome.grid = text("grid");
-  outcome.bits_per_weight = number("bits_per_weight");
-  outcome.objective = number("objective");
-  outcome.objective_rtn = number("objective_rtn");
-  outcome.relative_error = number("relative_error");
-  outcome.damping = number("damping");
-  outcome.dead_inputs = static_cast<std::uint64_t>(number("dead_inputs"));
-  outcome.guarded_rows = static_cast<std::uint64_t>(number("guarded_rows"));
-  outcome.fallback = text("fallback");
-  outcome.seconds = number("seconds");
-  return outcome;
-}
-
 // One run: everything that the steps share.
 class Run {
  public:
@@ -378,7 +353,8 @@ class Run {
       bytes.push_back(std::move(read));
     }
     QUELL_TRY(tensor, plan_.layout->decode(module, bytes));
-    outcomes_.push_back(outcome_from_json(output_->find_finished(task.linear->name)->record));
+    outcomes_.push_back(
+        ModuleOutcome::from_json(output_->find_finished(task.linear->name)->record));
     if (walking_) quantized_.insert_or_assign(task.linear->name, std::move(tensor));
     done_ += task_work(task);
     replayed_ += task_work(task);
@@ -526,37 +502,6 @@ class Run {
 };
 
 }  // namespace
-
-io::Json ModuleOutcome::to_json() const {
-  io::Json json = io::Json::object();
-  json.set("name", name);
-  json.set("method", method);
-  json.set("grid", grid);
-  json.set("bits_per_weight", bits_per_weight);
-  json.set("objective", objective);
-  json.set("objective_rtn", objective_rtn);
-  json.set("relative_error", relative_error);
-  json.set("damping", damping);
-  json.set("dead_inputs", dead_inputs);
-  json.set("guarded_rows", guarded_rows);
-  json.set("fallback", fallback.empty() ? io::Json() : io::Json(fallback));
-  json.set("seconds", seconds);
-  return json;
-}
-
-io::Json QuantizeOutcome::to_json() const {
-  io::Json json = io::Json::object();
-  json.set("output", output.string());
-  json.set("bytes", bytes);
-  json.set("bits_per_weight", bits_per_weight);
-  io::Json list = io::Json::array();
-  for (const ModuleOutcome& module : modules) list.push(module.to_json());
-  json.set("modules", std::move(list));
-  json.set("engine_precision",
-           engine_precision ? io::Json(engine::to_string(*engine_precision)) : io::Json());
-  json.set("hash", hash);
-  return json;
-}
 
 Result<std::uint64_t> hidden_limit(const Plan& plan, std::uint64_t max_memory) {
   if (max_memory == 0) return ~std::uint64_t{0};

@@ -47,6 +47,8 @@ struct ModuleOutcome {
   double seconds = 0;
 
   io::Json to_json() const;
+  /// Reads what to_json wrote; members that are not there keep their zero.
+  static ModuleOutcome from_json(const io::Json& json);
 };
 
 /// Where the time went, in seconds.
