@@ -37,45 +37,15 @@ Status transfer(int file, bool write, std::byte* data, std::size_t size, std::ui
   return ok();
 }
 
-// A tap is called once for so many rows: a chunk must be one call, or the copies of the next rows
-// would take the place of those before them.
-static_assert(kChunkTokens <= engine::Engine::kGroupRows);
-
-// Keeps the inputs of one block for one chunk.
-class Copies final : public engine::Tap {
- public:
-  explicit Copies(const WishFunction& wish) : wish_(wish) {}
-
-  Status input(std::uint32_t layer, model::Site site, MatrixView<const float> x) override {
-    if (!wish_(layer, site).drift) return ok();
-    QUELL_TRY(copy, Matrix::uninitialized(x.rows(), x.cols()));
-    for (std::size_t t = 0; t < x.rows(); ++t) {
-      std::copy_n(x.row(t).data(), x.cols(), copy.row(t).data());
-    }
-    inputs.insert_or_assign(site, std::move(copy));
-    return ok();
-  }
-
-  std::map<model::Site, Matrix> inputs;
-
- private:
-  const WishFunction& wish_;
-};
-
 // Collects the inputs of one block.
 class SiteTap final : public engine::Tap {
  public:
-  /// `originals`: what the same chunk has in the original model, or null.
-  SiteTap(kernels::Context& context, const WishFunction& wish, Copies* originals = nullptr)
-      : context_(context), wish_(wish), originals_(originals) {}
+  SiteTap(kernels::Context& context, const WishFunction& wish) : context_(context), wish_(wish) {}
 
   Status input(std::uint32_t layer, model::Site site, MatrixView<const float> x) override {
     const SiteWish wanted = wish_(layer, site);
     if (!wanted.profile && !wanted.moment) return ok();
-    SiteStatistics& statistics = sites[site];
-    QUELL_TRY(statistics.add(x, wanted.moment, context_));
-    if (originals_ == nullptr || !wanted.drift) return ok();
-    return statistics.add_drift(originals_->inputs.at(site).view(), x, context_);
+    return sites[site].add(x, wanted.moment, context_);
   }
 
   std::map<model::Site, SiteStatistics> sites;
@@ -83,7 +53,6 @@ class SiteTap final : public engine::Tap {
  private:
   kernels::Context& context_;
   const WishFunction& wish_;
-  Copies* originals_;
 };
 
 }  // namespace
@@ -179,31 +148,22 @@ Result<Walk> Walk::begin(engine::Engine& engine, const Corpus& corpus, std::uint
   return walk;
 }
 
-Status Walk::pass_chunk(const engine::BlockWeights& weights, const Chunk& chunk, engine::Tap* tap,
-                        bool keep) {
-  const MatrixView<float> x = buffer_.view().rows_from(0, chunk.tokens);
-  QUELL_TRY(states_.load(chunk.first_token, x));
-  const std::span<const std::uint32_t> lengths(corpus_->lengths);
-  QUELL_TRY(
-      engine_->run_block(weights, lengths.subspan(chunk.first_sequence, chunk.sequences), x, tap));
-  if (!keep) return ok();
-  return states_.store(chunk.first_token, x);
-}
-
 Status Walk::pass(const engine::BlockWeights& weights, engine::Tap* tap, bool keep) {
-  for (const Chunk& chunk : chunks_) QUELL_TRY(pass_chunk(weights, chunk, tap, keep));
+  const std::span<const std::uint32_t> lengths(corpus_->lengths);
+  for (const Chunk& chunk : chunks_) {
+    const MatrixView<float> x = buffer_.view().rows_from(0, chunk.tokens);
+    QUELL_TRY(states_.load(chunk.first_token, x));
+    QUELL_TRY(engine_->run_block(weights, lengths.subspan(chunk.first_sequence, chunk.sequences), x,
+                                 tap));
+    if (keep) QUELL_TRY(states_.store(chunk.first_token, x));
+  }
   return ok();
 }
 
 Result<std::map<model::Site, SiteStatistics>> Walk::collect(const engine::BlockWeights& weights,
-                                                            const WishFunction& wish,
-                                                            Walk* original) {
-  Copies copies(wish);
-  SiteTap tap(engine_->context(), wish, original != nullptr ? &copies : nullptr);
-  for (const Chunk& chunk : chunks_) {
-    if (original != nullptr) QUELL_TRY(original->pass_chunk(weights, chunk, &copies, true));
-    QUELL_TRY(pass_chunk(weights, chunk, &tap, false));
-  }
+                                                            const WishFunction& wish) {
+  SiteTap tap(engine_->context(), wish);
+  QUELL_TRY(pass(weights, &tap, false));
   for (const auto& [site, statistics] : tap.sites) {
     if (statistics.tokens == tokens()) continue;
     return Error{ErrorCode::verification, "block " + std::to_string(weights.layer) + ", " +

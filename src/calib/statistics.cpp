@@ -46,18 +46,18 @@ Status SiteStatistics::add(MatrixView<const float> x, bool with_moment, kernels:
   return ok();
 }
 
-Status SiteStatistics::add_drift(MatrixView<float> original, MatrixView<const float> x,
-                                 kernels::Context& context) {
-  const std::size_t channels = x.cols();
-  if (original.rows() != x.rows() || original.cols() != channels) {
-    return Error{ErrorCode::shape, "inputs of the original model are " +
+Status SiteStatistics::add_drift(MatrixView<float> original, MatrixView<const float> now,
+                                 MatrixView<const float> x, kernels::Context& context) {
+  const std::size_t channels = now.cols();
+  if (original.rows() != x.rows() || now.rows() != x.rows() || original.cols() != channels) {
+    return Error{ErrorCode::shape, "activations of the original model are " +
                                        std::to_string(original.rows()) + " x " +
                                        std::to_string(original.cols()) + ", expected " +
                                        std::to_string(x.rows()) + " x " + std::to_string(channels)};
   }
   for (std::size_t t = 0; t < x.rows(); ++t) {
     float* difference = original.row(t).data();
-    const float* values = x.row(t).data();
+    const float* values = now.row(t).data();
     for (std::size_t c = 0; c < channels; ++c) {
       difference[c] -= values[c];
       if (std::isfinite(difference[c])) continue;
@@ -67,7 +67,7 @@ Status SiteStatistics::add_drift(MatrixView<float> original, MatrixView<const fl
     }
   }
   if (drift.size() == 0) {
-    QUELL_TRY(zeros, Matrix64::zeros(channels, channels));
+    QUELL_TRY(zeros, Matrix64::zeros(channels, x.cols()));
     drift = std::move(zeros);
   }
   // Chunks as for the moment: a longer sequence would be one sum of float32, and two copies.
@@ -77,6 +77,7 @@ Status SiteStatistics::add_drift(MatrixView<float> original, MatrixView<const fl
                                    {x.rows_from(t, count), true}, kernels::Triangle::full,
                                    drift.view(), context));
   }
+  drift_tokens += x.rows();
   return ok();
 }
 
@@ -88,6 +89,7 @@ Status SiteStatistics::merge(const SiteStatistics& other) {
                                        " channels cannot be added"};
   }
   tokens += other.tokens;
+  drift_tokens += other.drift_tokens;
   for (std::size_t c = 0; c < sum.size(); ++c) {
     sum[c] += other.sum[c];
     sum_squares[c] += other.sum_squares[c];
@@ -121,7 +123,7 @@ Result<Matrix> SiteStatistics::mean_moment() const {
 
 Result<Matrix> SiteStatistics::mean_drift() const {
   QUELL_TRY(mean, Matrix::uninitialized(drift.rows(), drift.cols()));
-  const double scale = tokens == 0 ? 0.0 : 1.0 / static_cast<double>(tokens);
+  const double scale = drift_tokens == 0 ? 0.0 : 1.0 / static_cast<double>(drift_tokens);
   for (std::size_t i = 0; i < mean.size(); ++i) {
     mean.data()[i] = static_cast<float>(drift.data()[i] * scale);
   }

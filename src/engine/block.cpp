@@ -145,27 +145,40 @@ Status Engine::State::round_as_cached(MatrixView<float> keys, MatrixView<float> 
   return rounding.read(0, keys, values, context);
 }
 
-Status Engine::State::finish_block(const BlockWeights& weights, MatrixView<const float> heads,
-                                   MatrixView<float> x, Tap* tap) {
-  using model::Site;
-  const std::size_t rows = x.rows();
-  QUELL_TRY(show(tap, weights.layer, Site::o_in, heads));
-  QUELL_TRY(sum, branch.shape(rows, config.hidden));
-  QUELL_TRY(apply(weights.o, weights.o_bias, heads, sum));
+Result<MatrixView<const float>> Engine::State::site_input(const BlockWeights& weights,
+                                                          model::Site site,
+                                                          MatrixView<const float> x) {
+  if (config.norm_after) return x;
+  QUELL_TRY(target, normed.shape(x.rows(), config.hidden));
+  const bool first = site == model::Site::qkv_in;
+  apply_norm(first ? weights.attention_norm : weights.mlp_norm,
+             first ? weights.attention_norm_bias : weights.mlp_norm_bias, x, target);
+  return MatrixView<const float>(target);
+}
+
+Status Engine::State::add_output(const BlockWeights& weights, model::Site site,
+                                 MatrixView<const float> input, MatrixView<float> x) {
+  const bool first = site == model::Site::o_in;
+  QUELL_TRY(sum, branch.shape(x.rows(), config.hidden));
+  QUELL_TRY(apply(first ? weights.o : weights.down, first ? weights.o_bias : weights.down_bias,
+                  input, sum));
   kernels::add(x, sum, context);
-  if (config.norm_after) apply_norm(weights.attention_norm, weights.attention_norm_bias, x, x);
+  return ok();
+}
 
-  MatrixView<const float> input = x;
-  if (!config.norm_after) {
-    QUELL_TRY(target, normed.shape(rows, config.hidden));
-    apply_norm(weights.mlp_norm, weights.mlp_norm_bias, x, target);
-    input = target;
-  }
-  QUELL_TRY(show(tap, weights.layer, Site::mlp_in, input));
+void Engine::State::close_output(const BlockWeights& weights, model::Site site,
+                                 MatrixView<float> x) {
+  if (!config.norm_after) return;
+  const bool first = site == model::Site::o_in;
+  apply_norm(first ? weights.attention_norm : weights.mlp_norm,
+             first ? weights.attention_norm_bias : weights.mlp_norm_bias, x, x);
+}
 
+Result<MatrixView<float>> Engine::State::expand(const BlockWeights& weights,
+                                                MatrixView<const float> input) {
   // Two linears write one after the other, so that each half has no gaps; a fused one writes
   // [gate | up] into each row.
-  const std::size_t inner = config.intermediate;
+  const std::size_t rows = input.rows(), inner = config.intermediate;
   const bool fused = config.gated && weights.gate_up.size() == 1;
   QUELL_TRY(region, mlp.shape(config.gated ? 2 * rows : rows, inner));
   MatrixView<float> gate = region.rows_from(0, rows);
@@ -184,25 +197,30 @@ Status Engine::State::finish_block(const BlockWeights& weights, MatrixView<const
   } else {
     kernels::activate(kernel_activation(config.activation), gate, context);
   }
-  QUELL_TRY(show(tap, weights.layer, Site::down_in, gate));
-  QUELL_TRY(apply(weights.down, weights.down_bias, gate, sum));
-  kernels::add(x, sum, context);
-  if (config.norm_after) apply_norm(weights.mlp_norm, weights.mlp_norm_bias, x, x);
+  return gate;
+}
+
+Status Engine::State::finish_block(const BlockWeights& weights, MatrixView<const float> heads,
+                                   MatrixView<float> x, Tap* tap) {
+  using model::Site;
+  QUELL_TRY(show(tap, weights.layer, Site::o_in, heads));
+  QUELL_TRY(add_output(weights, Site::o_in, heads, x));
+  close_output(weights, Site::o_in, x);
+  QUELL_TRY(input, site_input(weights, Site::mlp_in, x));
+  QUELL_TRY(show(tap, weights.layer, Site::mlp_in, input));
+  QUELL_TRY(inner, expand(weights, input));
+  QUELL_TRY(show(tap, weights.layer, Site::down_in, inner));
+  QUELL_TRY(add_output(weights, Site::down_in, inner, x));
+  close_output(weights, Site::down_in, x);
   return tap == nullptr ? ok() : tap->residual(static_cast<std::int32_t>(weights.layer), x);
 }
 
-Status Engine::State::run_group(const BlockWeights& weights, std::span<const std::uint32_t> lengths,
-                                MatrixView<float> x, Tap* tap) {
-  MatrixView<const float> input = x;
-  if (!config.norm_after) {
-    QUELL_TRY(target, normed.shape(x.rows(), config.hidden));
-    apply_norm(weights.attention_norm, weights.attention_norm_bias, x, target);
-    input = target;
-  }
-  QUELL_TRY(show(tap, weights.layer, model::Site::qkv_in, input));
+Result<MatrixView<float>> Engine::State::attend(const BlockWeights& weights,
+                                                std::span<const std::uint32_t> lengths,
+                                                MatrixView<const float> input, Tap* tap) {
   QUELL_TRY(heads, project_heads(weights, input));
   QUELL_TRY(factors, gates(weights.layer, input));
-  QUELL_TRY(out, attended.shape(x.rows(), std::size_t{config.heads} * config.head_dim));
+  QUELL_TRY(out, attended.shape(input.rows(), std::size_t{config.heads} * config.head_dim));
 
   const bool wants_mass = tap != nullptr && tap->wants_attention();
   std::vector<Matrix64> masses;
@@ -243,7 +261,38 @@ Status Engine::State::run_group(const BlockWeights& weights, std::span<const std
   for (std::size_t i = 0; i < masses.size(); ++i) {
     QUELL_TRY(show_mass(*tap, weights.layer, items[i], shape));
   }
-  return finish_block(weights, out, x, tap);
+  return out;
+}
+
+Status Engine::State::run_group(const BlockWeights& weights, std::span<const std::uint32_t> lengths,
+                                MatrixView<float> x, Tap* tap) {
+  QUELL_TRY(input, site_input(weights, model::Site::qkv_in, x));
+  QUELL_TRY(show(tap, weights.layer, model::Site::qkv_in, input));
+  QUELL_TRY(heads, attend(weights, lengths, input, tap));
+  return finish_block(weights, heads, x, tap);
+}
+
+Result<MatrixView<const float>> Engine::site_input(const BlockWeights& weights, model::Site site,
+                                                   MatrixView<const float> x) {
+  return state_->site_input(weights, site, x);
+}
+Result<MatrixView<const float>> Engine::attend(const BlockWeights& weights,
+                                               std::span<const std::uint32_t> lengths,
+                                               MatrixView<const float> input) {
+  QUELL_TRY(heads, state_->attend(weights, lengths, input, nullptr));
+  return MatrixView<const float>(heads);
+}
+Result<MatrixView<const float>> Engine::expand(const BlockWeights& weights,
+                                               MatrixView<const float> input) {
+  QUELL_TRY(inner, state_->expand(weights, input));
+  return MatrixView<const float>(inner);
+}
+Status Engine::add_output(const BlockWeights& weights, model::Site site,
+                          MatrixView<const float> input, MatrixView<float> x) {
+  return state_->add_output(weights, site, input, x);
+}
+void Engine::close_output(const BlockWeights& weights, model::Site site, MatrixView<float> x) {
+  state_->close_output(weights, site, x);
 }
 
 Status Engine::run_block(const BlockWeights& weights, std::span<const std::uint32_t> lengths,
@@ -282,12 +331,7 @@ Status Engine::run_block(const BlockWeights& weights, Cache& cache, MatrixView<f
                                        std::to_string(cache.capacity_)};
   }
   if (rows == 0) return ok();
-  MatrixView<const float> input = x;
-  if (!config.norm_after) {
-    QUELL_TRY(target, s.normed.shape(rows, config.hidden));
-    s.apply_norm(weights.attention_norm, weights.attention_norm_bias, x, target);
-    input = target;
-  }
+  QUELL_TRY(input, s.site_input(weights, model::Site::qkv_in, x));
   QUELL_TRY(heads, s.project_heads(weights, input));
   QUELL_TRY(factors, s.gates(weights.layer, input));
 

@@ -211,7 +211,8 @@ Result<Engine> Engine::create(const model::Model& model, Executor& executor,
   return Engine(std::move(state));
 }
 
-Result<BlockWeights> Engine::load_block(std::uint32_t layer, WeightSource* source) {
+Result<BlockWeights> Engine::load_block(std::uint32_t layer, WeightSource* source,
+                                        std::span<const model::Site> sites) {
   State& s = *state_;
   QUELL_ASSERT(layer < s.model.blocks().size());
   const model::Block& block = s.model.blocks()[layer];
@@ -232,28 +233,36 @@ Result<BlockWeights> Engine::load_block(std::uint32_t layer, WeightSource* sourc
 
   BlockWeights out;
   out.layer = layer;
-  for (const model::Linear& linear : block.qkv) {
-    QUELL_TRY(weight, packed(linear));
-    QUELL_TRY(bias, s.bias(linear));
-    out.qkv.push_back(std::move(weight));
-    out.qkv_bias.push_back(std::move(bias));
+  const auto wanted = [&](model::Site site) {
+    return std::find(sites.begin(), sites.end(), site) != sites.end();
+  };
+  const auto load = [&](const std::vector<model::Linear>& linears,
+                        std::vector<kernels::PackedWeights>& weights,
+                        std::vector<Matrix>& biases) -> Status {
+    for (const model::Linear& linear : linears) {
+      QUELL_TRY(weight, packed(linear));
+      QUELL_TRY(bias, s.bias(linear));
+      weights.push_back(std::move(weight));
+      biases.push_back(std::move(bias));
+    }
+    return ok();
+  };
+  if (wanted(model::Site::qkv_in)) QUELL_TRY(load(block.qkv, out.qkv, out.qkv_bias));
+  if (wanted(model::Site::mlp_in)) QUELL_TRY(load(block.gate_up, out.gate_up, out.gate_up_bias));
+  if (wanted(model::Site::o_in)) {
+    QUELL_TRY(o, packed(block.o));
+    QUELL_TRY(o_bias, s.bias(block.o));
+    out.o = std::move(o);
+    out.o_bias = std::move(o_bias);
   }
-  for (const model::Linear& linear : block.gate_up) {
-    QUELL_TRY(weight, packed(linear));
-    QUELL_TRY(bias, s.bias(linear));
-    out.gate_up.push_back(std::move(weight));
-    out.gate_up_bias.push_back(std::move(bias));
+  if (wanted(model::Site::down_in)) {
+    QUELL_TRY(down, packed(block.down));
+    QUELL_TRY(down_bias, s.bias(block.down));
+    out.down = std::move(down);
+    out.down_bias = std::move(down_bias);
   }
-  QUELL_TRY(o, packed(block.o));
-  QUELL_TRY(o_bias, s.bias(block.o));
-  QUELL_TRY(down, packed(block.down));
-  QUELL_TRY(down_bias, s.bias(block.down));
   QUELL_TRY(attention_norm, s.norm(block.attention_norm, config.hidden));
   QUELL_TRY(mlp_norm, s.norm(block.mlp_norm, config.hidden));
-  out.o = std::move(o);
-  out.o_bias = std::move(o_bias);
-  out.down = std::move(down);
-  out.down_bias = std::move(down_bias);
   out.attention_norm = std::move(attention_norm.weight);
   out.attention_norm_bias = std::move(attention_norm.bias);
   out.mlp_norm = std::move(mlp_norm.weight);

@@ -88,6 +88,21 @@ struct Engine::State {
   Status round_as_cached(MatrixView<float> keys, MatrixView<float> values);
   /// [T, heads] from the input of the block; empty where the rule has no gate.
   Result<MatrixView<const float>> gates(std::uint32_t layer, MatrixView<const float> x);
+  /// What the linears at qkv_in or mlp_in read; x itself where norms come after. Valid until the
+  /// next call, as are the other views.
+  Result<MatrixView<const float>> site_input(const BlockWeights& weights, model::Site site,
+                                             MatrixView<const float> x);
+  /// The input of o, from that of the heads.
+  Result<MatrixView<float>> attend(const BlockWeights& weights,
+                                   std::span<const std::uint32_t> lengths,
+                                   MatrixView<const float> input, Tap* tap);
+  /// The input of down, from that of the MLP.
+  Result<MatrixView<float>> expand(const BlockWeights& weights, MatrixView<const float> input);
+  /// x += o(input) at o_in, x += down(input) at down_in; then close_output, for norms that come
+  /// after.
+  Status add_output(const BlockWeights& weights, model::Site site, MatrixView<const float> input,
+                    MatrixView<float> x);
+  void close_output(const BlockWeights& weights, model::Site site, MatrixView<float> x);
   /// x += o(heads), then the MLP; `heads` is the output of attention.
   Status finish_block(const BlockWeights& weights, MatrixView<const float> heads,
                       MatrixView<float> x, Tap* tap);

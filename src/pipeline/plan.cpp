@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
+#include "quell/calib/staged_walk.hpp"
 #include "quell/grid/formats.hpp"
 #include "quell/quant/registry.hpp"
 #include "quell/version.hpp"
@@ -119,7 +121,7 @@ class Planner {
         return Error{ErrorCode::usage,
                      "no calibration data: give --calib, or choose --method rtn, which needs none"};
       }
-      method = "gptq";
+      method = "balanced";
     }
     const bool generic = model_.blocks().empty();
     return each_linear([&](const model::Linear& linear, std::uint32_t layer,
@@ -368,27 +370,30 @@ class Planner {
 // the weight, its factor and its workspace). Measured peaks lie within 15 % below.
 void Planner::estimate() {
   constexpr std::uint64_t kProgram = 48u << 20;  // code, threads' stacks, the allocator
-  std::uint64_t forward = 0, solve = 0;
   const model::ModelConfig& config = model_.config();
-  std::set<std::uint32_t> layers;
-  for (const Task& task : plan_.tasks) layers.insert(task.layer);
-  for (const std::uint32_t layer : layers) {
-    std::uint64_t moments = 0, block = 0, largest_weight = 0, widest = 0;
-    std::uint64_t largest_solve = 0;
-    std::set<model::Site> sites, drifting;
-    std::uint64_t copies = 0;  // of a chunk's inputs in the original model
-    for (const Task& task : plan_.tasks) {
-      if (task.layer != layer) continue;
-      const std::uint64_t rows = task.linear->rows, cols = task.linear->cols;
-      const bool moment = needs(task, quant::Needs::second_moment);
-      const bool refines = needs(task, quant::Needs::drift);
-      const bool drift = data_.sequential && refines;
-      if (moment && sites.insert(task.site).second) moments += 8 * cols * cols;
-      if (drift && drifting.insert(task.site).second) {
-        moments += 8 * cols * cols;
-        copies += 4 * data_.longest * cols;
-      }
-      block += (recipe_.engine_precision == engine::Precision::bf16 ? 2 : 4) * rows * cols;
+  bool walks = false, drifts = false;
+  std::map<std::uint32_t, std::vector<const Task*>> layers;
+  for (const Task& task : plan_.tasks) {
+    plan_.work += task_work(task);
+    walks |= needs(task, quant::Needs::second_moment);
+    drifts |= data_.sequential && needs(task, quant::Needs::drift);
+    layers[task.layer].push_back(&task);
+  }
+  std::uint64_t forward = 0, solve = 0;
+  for (const auto& [layer, tasks] : layers) {
+    std::uint64_t largest_weight = 0, widest = 0, largest_solve = 0;
+    std::map<model::Site, std::uint64_t> moments, weights;  // by input
+    for (const Task* task : tasks) {
+      const std::uint64_t rows = task->linear->rows, cols = task->linear->cols;
+      const bool moment = needs(*task, quant::Needs::second_moment);
+      const bool refines = needs(*task, quant::Needs::drift);
+      const std::uint64_t drift_rows = !(drifts && refines)                              ? 0
+                                       : calib::StagedWalk::drifts_at_output(task->site) ? rows
+                                                                                         : cols;
+      std::uint64_t& sums = moments[task->site];
+      sums = std::max(sums, 8 * cols * ((moment ? cols : 0) + drift_rows));
+      weights[task->site] +=
+          (recipe_.engine_precision == engine::Precision::bf16 ? 2 : 4) * rows * cols;
       largest_weight = std::max(largest_weight, 4 * rows * cols);
       widest = std::max(widest, cols);
       // Mean moment and factor in float32; weight, errors, targets and codes of the layer.
@@ -398,43 +403,55 @@ void Planner::estimate() {
           refines
               ? rows * cols + 13 * cols * std::min<std::uint64_t>(rows, 256ull * executor_.width())
               : 0;
-      largest_solve = std::max(largest_solve, (moment ? 12 * cols * cols : 0) +
-                                                  (drift ? 4 * cols * cols + 4 * rows * cols : 0) +
-                                                  14 * rows * cols + panels);
+      const std::uint64_t corrected = drift_rows != 0 ? 4 * cols * drift_rows + 4 * rows * cols : 0;
+      largest_solve = std::max(
+          largest_solve, (moment ? 12 * cols * cols : 0) + corrected + 14 * rows * cols + panels);
     }
+    std::uint64_t all_moments = 0, block = 0;
+    for (const auto& [site, bytes] : moments) {
+      all_moments = drifts ? std::max(all_moments, bytes) : all_moments + bytes;
+    }
+    for (const auto& [site, bytes] : weights) block += bytes;
+    if (drifts) {
+      // In stages: what was quantized beside what it was.
+      using model::Site;
+      block = std::max(2 * weights[Site::qkv_in] + weights[Site::o_in],
+                       2 * weights[Site::mlp_in] + weights[Site::down_in]);
+    }
+    const std::uint64_t row_of_walk =
+        drifts ? 2ull * config.hidden + std::uint64_t{config.heads} * config.head_dim : 0;
     const std::uint64_t activations =
         data_.sequential
-            ? 4 * data_.longest * (4ull * config.hidden + 3ull * config.intermediate + widest) +
-                  copies + (drifting.empty() ? 0 : 4 * data_.longest * config.hidden)
+            ? 4 * data_.longest *
+                  (4ull * config.hidden + 3ull * config.intermediate + widest + row_of_walk)
             : 0;
     if (data_.sequential) {
-      forward =
-          std::max(forward, block + largest_weight + moments + 4 * widest * widest + activations);
+      forward = std::max(forward,
+                         block + largest_weight + all_moments + 4 * widest * widest + activations);
     }
-    solve = std::max(solve, moments + largest_solve + (data_.sequential ? activations / 2 : 0));
+    solve = std::max(solve, (drifts ? 0 : all_moments) + largest_solve +
+                                (data_.sequential ? activations / 2 : 0));
   }
   const std::uint64_t embedding_rows =
       data_.sequential ? 4ull * config.embedding_width * 32'768 : 0;
   plan_.fixed_memory = kProgram + std::max(forward, solve) + embedding_rows;
-  bool walks = false, drifts = false;
-  for (const Task& task : plan_.tasks) {
-    plan_.work += task_work(task);
-    walks |= needs(task, quant::Needs::second_moment);
-    drifts |= needs(task, quant::Needs::drift);
-  }
-  // States of the model as it becomes and, for drifts, of the original.
-  plan_.hidden_bytes = data_.sequential ? (drifts ? 8ull : 4ull) * data_.tokens * config.hidden : 0;
+  // States of the model as it becomes; in stages what o reads too, and those of the original.
+  const std::uint64_t original =
+      drifts ? std::min<std::uint64_t>(data_.tokens, calib::kDriftTokens) : 0;
+  const std::uint64_t heads = drifts ? std::uint64_t{config.heads} * config.head_dim : 0;
+  plan_.hidden_bytes = data_.sequential
+                           ? 4 * (data_.tokens * (config.hidden + heads) + original * config.hidden)
+                           : 0;
   if (data_.sequential && walks) {
-    // The walk collects and advances every block; the last one leads nowhere.
     for (std::uint32_t layer = 0; layer < model_.blocks().size(); ++layer) {
+      if (drifts) {
+        plan_.work += staged_work(model_, layer, data_.tokens, original);
+        continue;
+      }
+      // The walk collects and advances every block; the last one leads nowhere.
       const bool last = layer + 1 == model_.blocks().size();
       plan_.work += (last ? 1 : 2) * block_work(model_, layer, data_.tokens) +
                     moment_work(model_, layer, data_.tokens);
-      // The original's pass, and products of which neither half can be left out.
-      if (drifts) {
-        plan_.work +=
-            block_work(model_, layer, data_.tokens) + 2 * moment_work(model_, layer, data_.tokens);
-      }
     }
   }
   plan_.seconds_estimate = seconds_of(plan_.work, executor_);
@@ -465,6 +482,27 @@ double moment_work(const model::Model& model, std::uint32_t layer, std::uint64_t
     work += static_cast<double>(tokens) * cols * (cols + 1);
   }
   return work;
+}
+
+double staged_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens,
+                   std::uint64_t original_tokens) {
+  // What staged_walk.cpp passes: gate and up twice, the rest once; of the original everything, and
+  // o and down again for the drift; two drifts of hidden inputs, two of outputs.
+  double once = 0, again = 0, drift = 0;
+  const model::Block& block = model.blocks()[layer];
+  for (const model::Site site : model::kSites) {
+    for (const model::Linear* linear : linears_at(block, site)) {
+      const double weights = static_cast<double>(linear->rows) * static_cast<double>(linear->cols);
+      once += weights;
+      if (site == model::Site::mlp_in) again += weights;
+      if (site == model::Site::o_in || site == model::Site::down_in) drift += 2 * weights;
+    }
+  }
+  const auto hidden = static_cast<double>(block.down.rows);
+  drift += 2 * hidden * hidden;
+  return 2 * (once + again) * static_cast<double>(tokens) +
+         2 * (once + drift) * static_cast<double>(original_tokens) +
+         moment_work(model, layer, tokens);
 }
 
 double task_work(const Task& task) {

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "quell/calib/collect.hpp"
+#include "quell/calib/staged_walk.hpp"
 #include "quell/engine/engine.hpp"
 #include "quell/io/output.hpp"
 #include "quell/kernels/explain.hpp"
@@ -76,7 +77,7 @@ class Run {
     for (const Task& task : plan_.tasks) tasks_[task.layer].push_back(&task);
     walking_ = options_.corpus != nullptr && needs(quant::Needs::second_moment);
     if (walking_) {
-      QUELL_TRY(walk_blocks(limit));
+      QUELL_TRY(needs(quant::Needs::drift) ? walk_in_stages(limit) : walk_blocks(limit));
     } else {
       for (const Task& task : plan_.tasks) {
         QUELL_TRY(with_statistics(task));
@@ -152,136 +153,160 @@ class Run {
     return made_.contains(tensor);
   }
 
+  // Block by block: statistics of all inputs of a block, its linears, the block as it now is.
   Status walk_blocks(std::uint64_t limit) {
-    engine::EngineOptions how;
-    how.arithmetic = engine::arithmetic_of(recipe_.engine_precision);
-    QUELL_TRY(engine, engine::Engine::create(model_, executor_, how));
-    const bool drifts = needs(quant::Needs::drift);
-    // Two streams share what hidden states may take.
-    if (drifts) limit /= 2;
+    QUELL_TRY(engine, make_engine());
     QUELL_TRY(walk, calib::Walk::begin(engine, *options_.corpus, limit, options_.output));
-    std::optional<calib::Walk> original;
-    if (drifts) {
-      QUELL_TRY(begun, calib::Walk::begin(engine, *options_.corpus, limit, options_.output));
-      original.emplace(std::move(begun));
-    }
     const std::uint32_t last = tasks_.rbegin()->first;
     for (std::uint32_t layer = 0; layer <= last; ++layer) {
       const std::vector<const Task*>& tasks = tasks_[layer];
-      const bool all_done = std::all_of(tasks.begin(), tasks.end(), [&](const Task* task) {
-        return output_->find_finished(task->linear->name) != nullptr;
-      });
       std::map<model::Site, calib::SiteStatistics> sites;
-      if (!all_done) {
-        QUELL_TRY(collected, collect(engine, walk, original ? &*original : nullptr, layer, tasks));
+      if (!all_finished(tasks)) {
+        QUELL_TRY(collected, collect(engine, walk, layer, tasks));
         sites = std::move(collected);
-      } else if (original) {
-        QUELL_TRY(pass_original(engine, *original, layer));
       }
       quantized_.clear();
-      Matrix moment, drift;
-      std::optional<model::Site> moment_site;
-      std::uint64_t tokens = 0;
-      for (const Task* task : tasks) {
-        if (output_->find_finished(task->linear->name) != nullptr) {
-          QUELL_TRY(take_over(*task));
-          continue;
-        }
-        if (moment_site != task->site) {
-          // The double sums of the site are done with once its mean exists.
-          moment = Matrix();
-          drift = Matrix();
-          moment_site = task->site;
-          const auto found = sites.find(task->site);
-          if (found != sites.end()) {
-            QUELL_TRY(mean, found->second.mean_moment());
-            moment = std::move(mean);
-            tokens = found->second.tokens;
-            if (found->second.drift.size() != 0) {
-              QUELL_TRY(mean_drift, found->second.mean_drift());
-              drift = std::move(mean_drift);
-            }
-            sites.erase(found);
-          }
-        }
-        QUELL_TRY(solve(*task, moment.view(), drift.view(), tokens));
+      for (const model::Site site : model::kSites) {
+        const auto found = sites.find(site);
+        QUELL_TRY(solve_site(tasks, site, found != sites.end() ? &found->second : nullptr));
       }
-      moment = Matrix();
-      drift = Matrix();
       if (layer == last) break;
       QUELL_TRY(advance(engine, walk, layer));
     }
     return ok();
   }
 
-  Result<std::map<model::Site, calib::SiteStatistics>> collect(
-      engine::Engine& engine, calib::Walk& walk, calib::Walk* original, std::uint32_t layer,
-      const std::vector<const Task*>& tasks) {
-    // A site is wanted while one of its layers is unfinished and asks for it.
-    std::map<model::Site, calib::SiteWish> wanted;
-    for (const Task* task : tasks) {
-      const quant::Needs asked = quant::find_method(task->method)->needs;
-      if (output_->find_finished(task->linear->name) != nullptr ||
-          !includes(asked, quant::Needs::second_moment)) {
+  // The same with stops inside blocks, for methods that correct drifts.
+  Status walk_in_stages(std::uint64_t limit) {
+    QUELL_TRY(engine, make_engine());
+    QUELL_TRY(walk, calib::StagedWalk::begin(engine, *options_.corpus, limit, options_.output));
+    const std::uint32_t last = tasks_.rbegin()->first;
+    for (std::uint32_t layer = 0; layer <= last; ++layer) {
+      const std::vector<const Task*>& tasks = tasks_[layer];
+      quantized_.clear();
+      if (all_finished(tasks)) {
+        for (const Task* task : tasks) QUELL_TRY(take_over(*task));
+        if (layer == last) break;
+        if (observer_.stop_requested()) return stopped("block " + std::to_string(layer));
+        QUELL_TRY(now, load(engine, layer, true));
+        QUELL_TRY(original, load(engine, layer, false));
+        Timed timed(phases_.forward);
+        report("block " + std::to_string(layer) + ": forward", 0);
+        QUELL_TRY(walk.advance(now, original));
         continue;
       }
-      calib::SiteWish& wish = wanted[task->site];
+      for (const model::Site site : model::kSites) {
+        const calib::SiteWish wish = wish_at(tasks, site);
+        std::optional<calib::SiteStatistics> statistics;
+        {
+          QUELL_TRY(now, load(engine, layer, true, calib::StagedWalk::now_reads(site)));
+          QUELL_TRY(original, load(engine, layer, false, calib::StagedWalk::original_reads(site)));
+          Timed timed(phases_.forward);
+          report(
+              "block " + std::to_string(layer) + ": calibration, " + std::string(to_string(site)),
+              0);
+          auto collected = walk.collect(site, now, original, wish);
+          if (!collected) {
+            Error error = std::move(collected).error();
+            error.message = "block " + std::to_string(layer) + ", " + std::string(to_string(site)) +
+                            ": " + error.message;
+            return error;
+          }
+          statistics.emplace(*std::move(collected));
+        }
+        QUELL_TRY(solve_site(tasks, site, wish.moment ? &*statistics : nullptr));
+      }
+      done_ += staged_work(model_, layer, walk.tokens(), walk.original_tokens());
+      if (layer == last) break;
+      static constexpr model::Site kMlp[] = {model::Site::mlp_in, model::Site::down_in};
+      QUELL_TRY(now, load(engine, layer, true, kMlp));
+      Timed timed(phases_.forward);
+      report("block " + std::to_string(layer) + ": forward", 0);
+      QUELL_TRY(walk.finish(now));
+    }
+    return ok();
+  }
+
+  Result<engine::Engine> make_engine() {
+    engine::EngineOptions how;
+    how.arithmetic = engine::arithmetic_of(recipe_.engine_precision);
+    return engine::Engine::create(model_, executor_, how);
+  }
+
+  Error stopped(const std::string& where) const {
+    return {ErrorCode::interrupted,
+            "stopped before " + where + "; run the same command again to continue"};
+  }
+
+  bool finished(const Task& task) const {
+    return output_->find_finished(task.linear->name) != nullptr;
+  }
+  bool all_finished(const std::vector<const Task*>& tasks) const {
+    return std::all_of(tasks.begin(), tasks.end(),
+                       [&](const Task* task) { return finished(*task); });
+  }
+
+  // A site is wanted while one of its layers is unfinished and asks for it.
+  calib::SiteWish wish_at(const std::vector<const Task*>& tasks, model::Site site) const {
+    calib::SiteWish wish;
+    for (const Task* task : tasks) {
+      const quant::Needs asked = quant::find_method(task->method)->needs;
+      if (task->site != site || finished(*task) || !includes(asked, quant::Needs::second_moment)) {
+        continue;
+      }
       wish.profile = wish.moment = true;
       wish.drift |= includes(asked, quant::Needs::drift);
     }
-    QUELL_TRY(weights, load(engine, layer, nullptr));
+    return wish;
+  }
+
+  // The layers that read a site; `statistics` are used up: sums in double are done with once their
+  // mean exists.
+  Status solve_site(const std::vector<const Task*>& tasks, model::Site site,
+                    calib::SiteStatistics* statistics) {
+    Matrix moment, drift;
+    std::uint64_t tokens = 0;
+    if (statistics != nullptr) {
+      QUELL_TRY(mean, statistics->mean_moment());
+      moment = std::move(mean);
+      tokens = statistics->tokens;
+      if (statistics->drift.size() != 0) {
+        QUELL_TRY(mean_drift, statistics->mean_drift());
+        drift = std::move(mean_drift);
+      }
+      *statistics = {};
+    }
+    for (const Task* task : tasks) {
+      if (task->site != site) continue;
+      if (finished(*task)) {
+        QUELL_TRY(take_over(*task));
+      } else {
+        QUELL_TRY(solve(*task, moment.view(), drift.view(), tokens));
+      }
+    }
+    return ok();
+  }
+
+  Result<std::map<model::Site, calib::SiteStatistics>> collect(
+      engine::Engine& engine, calib::Walk& walk, std::uint32_t layer,
+      const std::vector<const Task*>& tasks) {
+    QUELL_TRY(weights, load(engine, layer, false));
     Timed timed(phases_.forward);
     report("block " + std::to_string(layer) + ": calibration", 0);
-    const calib::WishFunction wish = [&](std::uint32_t, model::Site site) {
-      const auto found = wanted.find(site);
-      return found != wanted.end() ? found->second : calib::SiteWish();
-    };
-    auto sites = walk.collect(weights, wish, original);
+    auto sites = walk.collect(
+        weights, [&](std::uint32_t, model::Site site) { return wish_at(tasks, site); });
     if (!sites) {
       Error error = std::move(sites).error();
       error.message = "block " + std::to_string(layer) + ": " + error.message;
       return error;
     }
     done_ += block_work(model_, layer, walk.tokens()) + moment_work(model_, layer, walk.tokens());
-    if (original != nullptr) {
-      done_ +=
-          block_work(model_, layer, walk.tokens()) + 2 * moment_work(model_, layer, walk.tokens());
-    }
     return sites;
-  }
-
-  // Past a block of which every layer was finished by an earlier run.
-  Status pass_original(engine::Engine& engine, calib::Walk& original, std::uint32_t layer) {
-    if (observer_.stop_requested()) {
-      return Error{ErrorCode::interrupted, "stopped before block " + std::to_string(layer) +
-                                               "; run the same command again to continue"};
-    }
-    QUELL_TRY(weights, load(engine, layer, nullptr));
-    Timed timed(phases_.forward);
-    report("block " + std::to_string(layer) + ": original", 0);
-    QUELL_TRY(original.advance(weights));
-    done_ += block_work(model_, layer, original.tokens());
-    return ok();
   }
 
   // Carries the hidden states through the block as it now is, codes and all.
   Status advance(engine::Engine& engine, calib::Walk& walk, std::uint32_t layer) {
-    class Dequantized final : public engine::WeightSource {
-     public:
-      Dequantized(const Run& run) : run_(run) {}
-      Result<Matrix> weight(const model::Linear& linear) override {
-        const auto found = run_.quantized_.find(linear.name);
-        if (found == run_.quantized_.end()) return run_.read_weight(linear);
-        QUELL_TRY(matrix, Matrix::uninitialized(linear.rows, linear.cols));
-        QUELL_TRY(dequantize(found->second, matrix.view(), run_.executor_));
-        return matrix;
-      }
-
-     private:
-      const Run& run_;
-    };
-    Dequantized source(*this);
-    QUELL_TRY(weights, load(engine, layer, &source));
+    QUELL_TRY(weights, load(engine, layer, true));
     Timed timed(phases_.forward);
     report("block " + std::to_string(layer) + ": forward", 0);
     QUELL_TRY(walk.advance(weights));
@@ -289,21 +314,27 @@ class Run {
     return ok();
   }
 
-  Result<engine::BlockWeights> load(engine::Engine& engine, std::uint32_t layer,
-                                    engine::WeightSource* source) {
-    class Checked final : public engine::WeightSource {
+  // A block's linears that read `sites`, as they now are or as they were.
+  Result<engine::BlockWeights> load(engine::Engine& engine, std::uint32_t layer, bool as_now,
+                                    std::span<const model::Site> sites = model::kSites) {
+    class Source final : public engine::WeightSource {
      public:
-      explicit Checked(const Run& run) : run_(run) {}
+      Source(const Run& run, bool as_now) : run_(run), as_now_(as_now) {}
       Result<Matrix> weight(const model::Linear& linear) override {
-        return run_.read_weight(linear);
+        const auto found = run_.quantized_.find(linear.name);
+        if (!as_now_ || found == run_.quantized_.end()) return run_.read_weight(linear);
+        QUELL_TRY(matrix, Matrix::uninitialized(linear.rows, linear.cols));
+        QUELL_TRY(dequantize(found->second, matrix.view(), run_.executor_));
+        return matrix;
       }
 
      private:
       const Run& run_;
+      bool as_now_;
     };
     Timed timed(phases_.read);
-    Checked checked(*this);
-    return engine.load_block(layer, source != nullptr ? source : &checked);
+    Source source(*this, as_now);
+    return engine.load_block(layer, &source, sites);
   }
 
   // W with the non-finite policy applied.
@@ -363,10 +394,7 @@ class Run {
 
   Status solve(const Task& task, MatrixView<const float> moment, MatrixView<const float> drift,
                std::uint64_t tokens) {
-    if (observer_.stop_requested()) {
-      return Error{ErrorCode::interrupted, "stopped before " + task.linear->name +
-                                               "; run the same command again to continue"};
-    }
+    if (observer_.stop_requested()) return stopped(task.linear->name);
     report(task.linear->name, 0);
     const auto begin = Clock::now();
     QUELL_TRY(weight, read_weight(*task.linear));
@@ -378,6 +406,7 @@ class Run {
     problem.scale = task.scale;
     problem.second_moment = moment;
     problem.drift = drift;
+    problem.drift_of_output = calib::StagedWalk::drifts_at_output(task.site);
     problem.tokens = tokens;
 
     QUELL_TRY(quantizer, quant::make_quantizer(task.method, method_options()));

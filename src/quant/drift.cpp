@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// With H + ridge = L L^T the correction is X L^-T L^-1, X = W D. The first is a solve of the linear
-// module. So is the second once everything is read backwards: J the reversal of indices,
+// With H + ridge = L L^T the correction is X L^-T L^-1, X = W D or the drift of the output. The
+// first is a solve of the linear module. So is the second once everything is read backwards: J the
+// reversal of indices,
 //
 //     Y L^-1 = ((Y J) M^-T) J,     M = J L^T J, lower triangular.
 
@@ -40,13 +41,15 @@ Result<Matrix> drift_target(const LayerProblem& layer, const MomentProfile& prof
                             double strength, double ridge, Executor& executor) {
   const std::size_t rows = layer.weight.rows(), inputs = layer.weight.cols();
   const auto& drift = layer.drift;
-  if (drift.rows() != inputs || drift.cols() != inputs) {
-    return Error{ErrorCode::shape, layer.name + ": the drift is " + std::to_string(drift.rows()) +
-                                       " x " + std::to_string(drift.cols()) + ", expected " +
-                                       std::to_string(inputs) + " x " + std::to_string(inputs) +
-                                       ", the inputs of the weight"};
+  const std::size_t expected = layer.drift_of_output ? rows : inputs;
+  if (drift.rows() != expected || drift.cols() != inputs) {
+    return Error{ErrorCode::shape,
+                 layer.name + ": the drift is " + std::to_string(drift.rows()) + " x " +
+                     std::to_string(drift.cols()) + ", expected " + std::to_string(expected) +
+                     " x " + std::to_string(inputs) + ", the " +
+                     (layer.drift_of_output ? "shape of the weight" : "inputs of the weight")};
   }
-  for (std::size_t i = 0; i < inputs; ++i) {
+  for (std::size_t i = 0; i < expected; ++i) {
     for (std::size_t j = 0; j < inputs; ++j) {
       if (std::isfinite(drift(i, j))) continue;
       return Error{ErrorCode::numeric, "element [" + std::to_string(i) + ", " + std::to_string(j) +
@@ -63,7 +66,13 @@ Result<Matrix> drift_target(const LayerProblem& layer, const MomentProfile& prof
   QUELL_TRY(linalg::cholesky_lower(lower.view(), context));
 
   QUELL_TRY(target, Matrix::uninitialized(rows, inputs));
-  QUELL_TRY(linalg::gemm_dense({{layer.weight}, {drift, true}, target.view()}, context));
+  if (layer.drift_of_output) {
+    for (std::size_t r = 0; r < rows; ++r) {
+      std::copy_n(drift.row(r).data(), inputs, target.row(r).data());
+    }
+  } else {
+    QUELL_TRY(linalg::gemm_dense({{layer.weight}, {drift, true}, target.view()}, context));
+  }
   QUELL_TRY(linalg::solve_lower_transposed(lower.view(), target.view(), context));
   mirror_at_antidiagonal(lower.view());
   reverse_columns(target.view(), executor);

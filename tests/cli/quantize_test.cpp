@@ -22,7 +22,7 @@ TEST(Quantize, WritesAFolderThatVerifiesAndEvaluates) {
   EXPECT_EQ(done.find("command")->as_string(), "quantize");
   EXPECT_EQ(done.find("modules")->items().size(), 21u);  // 7 linears in 3 blocks
   for (const io::Json& module : done.find("modules")->items()) {
-    EXPECT_EQ(module.find("method")->as_string(), "gptq");
+    EXPECT_EQ(module.find("method")->as_string(), "balanced");
     EXPECT_EQ(module.find("grid")->as_string(), "int4:sym:oc:g32:bf16");
     EXPECT_LE(module.find("objective")->as_number(), module.find("objective_rtn")->as_number());
   }
@@ -47,7 +47,7 @@ TEST(Quantize, GptqIsCloserToTheOriginalThanRounding) {
         ->find("kl_mean")
         ->as_number();
   };
-  quell_json(job.quantize("gptq"));
+  quell_json(job.quantize("gptq", {"--method", "gptq"}));
   quell_json(job.quantize("rtn", {"--method", "rtn"}));
   EXPECT_LT(kl("gptq"), kl("rtn"));
   quell_json(job.quantize("balanced", {"--method", "balanced"}));
@@ -73,7 +73,7 @@ TEST(Quantize, GivesTheSameBitsForAnyThreadsAndInstructionSet) {
 
 TEST(Quantize, HiddenStatesOnDiskGiveTheSameBits) {
   SmallJob job;
-  // balanced holds those of two models.
+  // balanced holds those of two models, and what o reads.
   for (const std::string method : {"gptq", "balanced"}) {
     job.method = method;
     const std::string free = hash_of(quell_json(job.quantize("free" + method)));
@@ -285,15 +285,17 @@ TEST(Quantize, AnUnknownArchitectureCanStillBeRounded) {
   EXPECT_EQ(done.find("modules")->items().size(), 21u);
 }
 
-// The whole chain in three hashes: rounding, feedback with search, feedback in the native layout on
-// an asymmetric ragged grid. They change only when results change, which is then a decision.
-TEST(Quantize, HashesOfThreeSmallResultsAreGolden) {
+// The whole chain in four hashes: rounding, feedback with search, feedback in the native layout on
+// an asymmetric ragged grid, the default. They change only when results change, which is then a
+// decision.
+TEST(Quantize, HashesOfFourSmallResultsAreGolden) {
   const SmallJob job;
   EXPECT_EQ(hash_of(quell_json(job.quantize("a", {"--method", "rtn"}))), QUELL_GOLDEN_RTN);
-  EXPECT_EQ(hash_of(quell_json(job.quantize("b"))), QUELL_GOLDEN_GPTQ);
-  EXPECT_EQ(
-      hash_of(quell_json(job.quantize("c", {"--asym", "--group-size", "48", "--to", "quell"}))),
-      QUELL_GOLDEN_NATIVE);
+  EXPECT_EQ(hash_of(quell_json(job.quantize("b", {"--method", "gptq"}))), QUELL_GOLDEN_GPTQ);
+  EXPECT_EQ(hash_of(quell_json(job.quantize(
+                "c", {"--method", "gptq", "--asym", "--group-size", "48", "--to", "quell"}))),
+            QUELL_GOLDEN_NATIVE);
+  EXPECT_EQ(hash_of(quell_json(job.quantize("d"))), QUELL_GOLDEN_BALANCED);
 }
 
 }  // namespace

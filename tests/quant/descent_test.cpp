@@ -229,13 +229,50 @@ TEST(DriftTarget, WithoutDriftIsTheWeightAndBalancedIsRefinedFeedback) {
   const Quantized with = test::solve(*balanced(), layer);
   layer.drift = {};
   const Quantized without = test::solve(*balanced(), layer);
-  const Quantized refined = test::solve(*gptq({.refine = 2}), layer);
+  const Quantized refined = test::solve(*gptq(BalancedOptions{}.feedback), layer);
   const Quantized plain = test::solve(*gptq(), layer);
   EXPECT_EQ(signed_codes(with.tensor), signed_codes(without.tensor));
   EXPECT_EQ(signed_codes(without.tensor), signed_codes(refined.tensor));
   EXPECT_EQ(with.tensor.parameters().scales, refined.tensor.parameters().scales);
   EXPECT_LT(refined.objective, plain.objective);
   EXPECT_EQ(with.fallback, "");
+}
+
+// Of the output, the drift is W D already where nothing but the inputs drifted.
+TEST(DriftTarget, OfTheOutputIsThatOfTheInputsTimesTheWeight) {
+  const Matrix w = test::gaussian_matrix(16, 64, 6);
+  const Matrix h = test::second_moment(test::layer_inputs(300, 64));
+  const Matrix d = test::gaussian_matrix(64, 64, 7);
+  Matrix output = *Matrix::zeros(16, 64);
+  for (std::size_t r = 0; r < 16; ++r) {
+    for (std::size_t j = 0; j < 64; ++j) {
+      double sum = 0;
+      for (std::size_t k = 0; k < 64; ++k) {
+        sum += static_cast<double>(w(r, k)) * static_cast<double>(d(k, j));
+      }
+      output(r, j) = static_cast<float>(sum);
+    }
+  }
+  LayerProblem layer = problem(w, h, *parse_grid("int4:sym:oc:g32"));
+  SerialExecutor serial;
+  const MomentProfile profile = profile_moment(h.view());
+  layer.drift = d.view();
+  const auto expected = drift_target(layer, profile, 0.75, 0.03, serial);
+  layer.drift = output.view();
+  layer.drift_of_output = true;
+  const auto found = drift_target(layer, profile, 0.75, 0.03, serial);
+  ASSERT_TRUE(expected && found);
+  float largest = 0;
+  for (const float value : expected->values()) largest = std::max(largest, std::fabs(value));
+  for (std::size_t i = 0; i < found->size(); ++i) {
+    // Sums of 64 products rounded in float32, and what two solves make of that.
+    ASSERT_NEAR(found->data()[i], expected->data()[i], 1e-5F * largest) << i;
+  }
+  layer.drift = d.view();
+  const auto refused = drift_target(layer, profile, 0.75, 0.03, serial);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("64 x 64, expected 16 x 64"), std::string::npos)
+      << refused.error().message;
 }
 
 TEST(DriftTarget, IsWhatBalancedQuantizes) {
@@ -250,13 +287,14 @@ TEST(DriftTarget, IsWhatBalancedQuantizes) {
   layer.scale = ScaleMethod::search;
   layer.drift = d.view();
   SerialExecutor serial;
-  const auto target = drift_target(layer, profile_moment(h.view()), 0.5, 0.03, serial);
+  const auto target =
+      drift_target(layer, profile_moment(h.view()), BalancedOptions{}.drift, 0.03, serial);
   ASSERT_TRUE(target) << target.error().message;
   const Quantized found = test::solve(*balanced(), layer);
   LayerProblem moved = layer;
   moved.weight = target->view();
   moved.drift = {};
-  const Quantized expected = test::solve(*gptq({.refine = 2}), moved);
+  const Quantized expected = test::solve(*gptq(BalancedOptions{}.feedback), moved);
   EXPECT_EQ(signed_codes(found.tensor), signed_codes(expected.tensor));
   EXPECT_EQ(found.tensor.parameters().scales, expected.tensor.parameters().scales);
   EXPECT_EQ(found.objective, expected.objective);

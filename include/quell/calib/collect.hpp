@@ -46,7 +46,7 @@ class HiddenStates {
 struct SiteWish {
   bool profile = false;  // per-channel sums
   bool moment = false;   // the second moment too
-  bool drift = false;    // and how far it is from the original's, where a walk of that is given
+  bool drift = false;    // and how far it is from the original's (StagedWalk)
 };
 using WishFunction = std::function<SiteWish(std::uint32_t layer, model::Site site)>;
 
@@ -58,11 +58,8 @@ class Walk {
 
   /// Runs the next block's statistics pass: states stay as they are, inputs of its linears are
   /// collected. Error: verification if a site saw other than the tokens that were fed.
-  /// `original`: a walk of the same corpus whose states are those of the model before anything was
-  /// quantized; it advances through the block with the same weights, and wished drifts are summed.
   Result<std::map<model::Site, SiteStatistics>> collect(const engine::BlockWeights& weights,
-                                                        const WishFunction& wish,
-                                                        Walk* original = nullptr);
+                                                        const WishFunction& wish);
   /// Runs the block and moves on: states become its output. A tap sees chunk after chunk.
   Status advance(const engine::BlockWeights& weights, engine::Tap* tap = nullptr);
   /// Shows the states as they are, chunk after chunk, as the residual stream after block `layer`.
@@ -76,8 +73,6 @@ class Walk {
  private:
   Walk(engine::Engine& engine, const Corpus& corpus, HiddenStates states, Matrix buffer);
   Status pass(const engine::BlockWeights& weights, engine::Tap* tap, bool keep);
-  Status pass_chunk(const engine::BlockWeights& weights, const Chunk& chunk, engine::Tap* tap,
-                    bool keep);
 
   engine::Engine* engine_;
   const Corpus* corpus_;

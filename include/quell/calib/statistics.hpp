@@ -29,25 +29,27 @@ struct SiteStatistics {
   /// Lower triangle (column <= row) of the sum of x x^T; the rest is zero. [IC, IC], or empty where
   /// no method needs it.
   Matrix64 moment;
-  /// Sum of (x_original - x) x^T, where x_original is the same input in the model that is not
-  /// quantized. [IC, IC], or empty where no method needs it. Never written to a file: it belongs to
-  /// one run.
+  /// Sum of (z_original - z) x^T over `drift_tokens` of the tokens, where z is a vector of this
+  /// model and z_original the same one of the model that is not quantized: x itself, [IC, IC], or
+  /// what the layer adds to, [OC, IC]. Empty where no method needs it. Never written to a file: it
+  /// belongs to one run.
   Matrix64 drift;
+  std::uint64_t drift_tokens = 0;
   std::vector<double> sum, sum_squares, sum_abs;  // per channel
   std::vector<float> max_abs;                     // per channel
 
   /// Adds the rows of x [T, IC]: their products in float32 as one chunk, the chunks in double.
   /// Error: numeric (a non-finite activation, with its channel), resource.
   Status add(MatrixView<const float> x, bool with_moment, kernels::Context& context);
-  /// Adds to the drift, beside add() with the same x. `original` [T, IC] becomes the difference.
-  /// Errors: shape; numeric (a non-finite original activation, with its channel); resource.
-  Status add_drift(MatrixView<float> original, MatrixView<const float> x,
-                   kernels::Context& context);
+  /// Adds to the drift, for rows that add() saw as x. `original` [T, N] becomes its difference to
+  /// `now`. Errors: shape; numeric (a non-finite original activation, with its channel); resource.
+  Status add_drift(MatrixView<float> original, MatrixView<const float> now,
+                   MatrixView<const float> x, kernels::Context& context);
   /// Adds another part of the same input.
   Status merge(const SiteStatistics& other);
   /// Mean of x x^T over tokens, both triangles, as float32.
   Result<Matrix> mean_moment() const;
-  /// Mean of (x_original - x) x^T, as float32.
+  /// Mean of (z_original - z) x^T, as float32.
   Result<Matrix> mean_drift() const;
 };
 

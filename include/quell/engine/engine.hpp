@@ -106,8 +106,10 @@ class Engine {
   /// for each. Errors: shape, usage (rules that do not fit the model).
   Status set_attention(std::vector<attention::AttentionRule> rules);
 
-  /// Reads and packs block `layer`; linears come from `source` where one is given.
-  Result<BlockWeights> load_block(std::uint32_t layer, WeightSource* source = nullptr);
+  /// Reads and packs block `layer`; linears come from `source` where one is given. Those that read
+  /// other than `sites` are left out.
+  Result<BlockWeights> load_block(std::uint32_t layer, WeightSource* source = nullptr,
+                                  std::span<const model::Site> sites = model::kSites);
 
   /// Hidden states of `ids`, which are the concatenated sequences of `lengths`: x [sum, hidden] is
   /// filled. `first_position` is where the one sequence given continues. Errors: parse (an id
@@ -121,6 +123,23 @@ class Engine {
   /// turn.
   Status run_block(const BlockWeights& weights, std::span<const std::uint32_t> lengths,
                    MatrixView<float> x, Tap* tap = nullptr);
+  /// The steps of run_block, for a caller that stops between them. Norms and the linears that a
+  /// step names must be loaded; a view is valid until the same step is called again.
+  ///   site_input(qkv_in, x)   what q, k and v read
+  ///   attend(that)            qkv: what o reads
+  ///   add_output(o_in, that)  o:   x += o(...)
+  ///   close_output(o_in)      the norm after, where the model has one
+  ///   site_input(mlp_in, x), expand(that) gate_up, add_output(down_in, that) down, close_output
+  Result<MatrixView<const float>> site_input(const BlockWeights& weights, model::Site site,
+                                             MatrixView<const float> x);
+  Result<MatrixView<const float>> attend(const BlockWeights& weights,
+                                         std::span<const std::uint32_t> lengths,
+                                         MatrixView<const float> input);
+  Result<MatrixView<const float>> expand(const BlockWeights& weights,
+                                         MatrixView<const float> input);
+  Status add_output(const BlockWeights& weights, model::Site site, MatrixView<const float> input,
+                    MatrixView<float> x);
+  void close_output(const BlockWeights& weights, model::Site site, MatrixView<float> x);
   /// One block over the next tokens of one sequence, reading and extending the cache. With an f32
   /// cache, the bits of the whole sequence in one pass; with f16 too, if that pass rounds as well.
   Status run_block(const BlockWeights& weights, Cache& cache, MatrixView<float> x);

@@ -68,6 +68,9 @@ Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const Ca
 /// inputs, and of quantizing a task.
 double block_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens);
 double moment_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens);
+/// Of a block of a walk in stages, its moments and drifts included.
+double staged_work(const model::Model& model, std::uint32_t layer, std::uint64_t tokens,
+                   std::uint64_t original_tokens);
 double task_work(const Task& task);
 /// What that takes: an order of magnitude, not a promise. Progress lines replace it by measured
 /// speed.

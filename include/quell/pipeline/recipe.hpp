@@ -33,7 +33,7 @@ struct Rule {
 };
 
 struct Recipe {
-  std::string method;      // "" = gptq where there is data
+  std::string method;      // "" = balanced where there is data
   std::uint32_t bits = 4;  // 2, 3, 4 or 8
   bool symmetric = true;
   Channel per = Channel::output;

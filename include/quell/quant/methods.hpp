@@ -40,9 +40,9 @@ std::unique_ptr<Quantizer> gptq(GptqOptions options = {});
 /// What pays on every model: gptq with refinement, on targets that make up for part of what the
 /// layers before lost, where the drift of the inputs is known.
 struct BalancedOptions {
-  GptqOptions feedback = {.refine = 2};
+  GptqOptions feedback = {.refine = 1};
   /// Share of the drift that the target corrects, 0 (none) to 1.
-  double drift = 0.5;
+  double drift = 0.75;
 };
 std::unique_ptr<Quantizer> balanced(const BalancedOptions& options = {});
 

@@ -24,7 +24,7 @@ namespace quell::quant {
 enum class Needs : unsigned {
   weights_only = 0,
   second_moment = 1u << 0,  // H = mean of x x^T over calibration tokens
-  drift = 1u << 1,          // D = mean of (x_original - x) x^T, x behind quantized layers
+  drift = 1u << 1,          // D = mean of (x_original - x) x^T, or of what the output is added to
   activation_ranges = 1u << 2,
   gradient_weights = 1u << 3,
 };
@@ -45,10 +45,13 @@ struct LayerProblem {
   /// matrix is shared by several layers: a method copies what it changes.
   MatrixView<const float> second_moment;
   std::uint64_t tokens = 0;  // behind the moment
-  /// [IC, IC], mean of (x_original - x) x^T over the same tokens, where x are the inputs that the
-  /// moment is of and x_original those of the model before anything was quantized. Empty where not
-  /// needed or not known.
+  /// How far the model has drifted from what it was before anything was quantized, where x are the
+  /// inputs that the moment is of. [IC, IC]: mean of (x_original - x) x^T, of which the output
+  /// loses W times that. Or, with drift_of_output, [OC, IC]: mean of (y_original - y) x^T, where y
+  /// is what the layer, not yet quantized, adds its output to, with the output added. Empty where
+  /// not needed or not known.
   MatrixView<const float> drift;
+  bool drift_of_output = false;
   /// Scales and zeros to use instead of choosing them (tests, refits).
   const GroupParameters* given = nullptr;
   /// For a method whose choice depends on more than this layer: the loss of a candidate, judged by
