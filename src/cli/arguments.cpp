@@ -157,6 +157,10 @@ void QuantizeArguments::add(CLI::App& app) {
   app.add_option("--scale-type", scale_type, "f16, bf16 or f32");
   app.add_option("--rule", rules, "GLOB=[METHOD@]GRID or GLOB=keep; repeatable, later wins");
   app.add_option("--ignore", ignore, "GLOB of layers left in floating point; repeatable");
+  app.add_option("--target-bpw", target_bits,
+                 "bits per weight of the quantized layers, at most: widths are chosen by measured "
+                 "damage; needs --calib");
+  app.add_option("--target-size", target_size, "the same for all weight files: 4.5GB, 12GiB");
   app.add_option("--recipe", recipe_file, "JSON file with the same words; options override it");
   app.add_option("--damp-percent", damp_percent,
                  "damping of feedback, a fraction of the mean diagonal (0.01)");
@@ -231,6 +235,20 @@ Result<pipeline::Recipe> QuantizeArguments::recipe() const {
     recipe.rules.push_back(std::move(rule));
   }
   recipe.ignore.insert(recipe.ignore.end(), ignore.begin(), ignore.end());
+  if (target_bits) {
+    if (!(*target_bits > 0) || *target_bits > 16) {
+      return usage("--target-bpw " + number_text(*target_bits) + " is outside 0 to 16");
+    }
+    recipe.target_bits_per_weight = *target_bits;
+  }
+  if (!target_size.empty()) {
+    auto bytes = parse_size(target_size);
+    if (!bytes) return usage("--target-size: " + bytes.error().message);
+    recipe.target_bytes = *bytes;
+  }
+  if (recipe.target_bits_per_weight && recipe.target_bytes) {
+    return usage("--target-bpw and --target-size exclude each other");
+  }
   if (!to.empty()) recipe.to = to;
   if (!engine_precision.empty()) {
     QUELL_TRY(parsed, pipeline::parse_engine_precision(engine_precision));

@@ -108,6 +108,8 @@ struct QuantizeArguments {
   bool symmetric = false, asymmetric = false, act_order = false;
   bool force = false, no_resume = false, resume = false, dry_run = false, allow_requantize = false;
   std::vector<std::string> rules, ignore;
+  std::optional<double> target_bits;
+  std::string target_size;
   TextOptions data;
 
   void add(CLI::App& app);

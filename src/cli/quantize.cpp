@@ -11,6 +11,7 @@
 #include "cli/command.hpp"
 #include "quell/calib/statistics.hpp"
 #include "quell/io/output.hpp"
+#include "quell/pipeline/allocation.hpp"
 #include "quell/pipeline/plan.hpp"
 #include "quell/quant/registry.hpp"
 
@@ -295,6 +296,16 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
     for (const calib::Chunk& chunk : calib::chunks(*corpus)) {
       shape.longest = std::max<std::uint64_t>(shape.longest, chunk.tokens);
     }
+  }
+  if (recipe.target_bits_per_weight || recipe.target_bytes) {
+    if (!corpus) {
+      return usage(
+          "a target is met by measuring which layers are sensitive, on text: give --calib (without "
+          "--stats and --save-stats)");
+    }
+    QUELL_TRY(allocation, pipeline::allocate(model, recipe, shape, *corpus, executor, observer));
+    recipe = std::move(allocation.recipe);
+    for (const std::string& note : allocation.notes) observer.note(note);
   }
   QUELL_TRY(plan, pipeline::make_plan(model, recipe, shape, executor));
   for (const std::string& note : plan.notes) observer.note(note);

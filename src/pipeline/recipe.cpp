@@ -102,6 +102,8 @@ io::Json Recipe::to_json() const {
   io::Json ignored = io::Json::array();
   for (const std::string& glob : ignore) ignored.push(glob);
   json.set("ignore", std::move(ignored));
+  if (target_bits_per_weight) json.set("target_bpw", *target_bits_per_weight);
+  if (target_bytes) json.set("target_size", *target_bytes);
   json.set("to", to);
   return json;
 }

@@ -47,7 +47,7 @@ struct Key {
   Status (*apply)(const Json& value, const std::string& file, Recipe& recipe);
 };
 
-constexpr std::array<Key, 15> kKeys = {{
+constexpr std::array<Key, 17> kKeys = {{
     {"recipe", Json::Kind::integer, "the number 1",
      [](const Json& value, const std::string& file, Recipe&) -> Status {
        if (value.as_integer() == 1) return ok();
@@ -153,6 +153,19 @@ constexpr std::array<Key, 15> kKeys = {{
     {"ignore", Json::Kind::array, "a list of strings",
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
        return set_strings(value, file, "ignore", recipe.ignore);
+     }},
+    {"target_bpw", Json::Kind::real, "a number",
+     [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
+       const double bits = value.as_number();
+       if (!(bits > 0) || bits > 16) return wrong(file, value, "target_bpw is outside 0 to 16");
+       recipe.target_bits_per_weight = bits;
+       return ok();
+     }},
+    {"target_size", Json::Kind::integer, "a whole number of bytes",
+     [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
+       if (value.as_integer() <= 0) return wrong(file, value, "target_size is not above 0");
+       recipe.target_bytes = static_cast<std::uint64_t>(value.as_integer());
+       return ok();
      }},
     {"to", Json::Kind::string, "a string",
      [](const Json& value, const std::string&, Recipe& recipe) -> Status {

@@ -45,7 +45,10 @@ struct Recipe {
   engine::Precision engine_precision = engine::Precision::f32;  // of the calibration forward pass
   std::vector<Rule> rules;                                      // later ones win
   std::vector<std::string> ignore;                              // globs; win over rules
-  std::string to;                                               // export layout; "" = the default
+  /// What allocation.hpp chooses widths for; at most one of them.
+  std::optional<double> target_bits_per_weight;  // of the quantized layers
+  std::optional<std::uint64_t> target_bytes;     // of all weight files
+  std::string to;                                // export layout; "" = the default
 
   /// Applies a scheme word: W4A16, W8A16, W3A16, W2A16. Error: usage, listing them.
   Status apply_scheme(std::string_view scheme);
