@@ -13,7 +13,7 @@
 namespace quell::quant {
 namespace {
 
-constexpr std::array<Method, 3> kMethods = {{
+constexpr std::array<Method, 4> kMethods = {{
     {"rtn", Needs::weights_only, "round every weight to the nearest code", "", "",
      [](const MethodOptions&) { return rtn(); }},
     {"gptq", Needs::second_moment,
@@ -35,6 +35,9 @@ constexpr std::array<Method, 3> kMethods = {{
        options.feedback.guard = o.guard;
        return balanced(options);
      }},
+    {"importance", Needs::second_moment,
+     "round to the nearest code, scales searched with the inputs' mean squares as weights", "", "",
+     [](const MethodOptions&) { return rtn({.importance = true}); }},
 }};
 
 }  // namespace

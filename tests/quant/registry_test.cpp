@@ -22,7 +22,7 @@ TEST(Methods, AreNamedAsTheyNameThemselves) {
     EXPECT_EQ((*made)->needs(), method.needs);
     EXPECT_EQ(find_method(method.name), &method);
   }
-  EXPECT_EQ(method_names(), "rtn, gptq, balanced");
+  EXPECT_EQ(method_names(), "rtn, gptq, balanced, importance");
 }
 
 TEST(Methods, UnknownNameListsTheKnownOnes) {

@@ -12,7 +12,11 @@ namespace quell::quant {
 
 /// Rounding to the nearest code. Reads H where it is offered: its diagonal weights the scale
 /// search, and the objective is judged with it.
-struct RtnOptions {};
+struct RtnOptions {
+  /// Asks for H, so that scales are always searched with its diagonal as weights (the importance
+  /// matrix of llama.cpp); then its name is "importance".
+  bool importance = false;
+};
 std::unique_ptr<Quantizer> rtn(RtnOptions options = {});
 
 /// Rounding with error feedback: channels are quantized in turn, and the error of each moves the

@@ -36,7 +36,7 @@ std::span<const Method> methods() noexcept;
 /// Null if there is none.
 const Method* find_method(std::string_view name) noexcept;
 
-/// "rtn, gptq, balanced", for messages.
+/// "rtn, gptq, balanced, importance", for messages.
 std::string method_names();
 
 /// Errors (usage): an unknown name, with the known ones; a damping that is negative or not finite.

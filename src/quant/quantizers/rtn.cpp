@@ -39,11 +39,14 @@ double squared_objective(MatrixView<const float> weight, const QuantizedTensor& 
 
 class Rtn final : public Quantizer {
  public:
-  std::string_view name() const override { return "rtn"; }
-  Needs needs() const override { return Needs::weights_only; }
+  explicit Rtn(RtnOptions options) : options_(options) {}
+  std::string_view name() const override { return options_.importance ? "importance" : "rtn"; }
+  Needs needs() const override {
+    return options_.importance ? Needs::second_moment : Needs::weights_only;
+  }
 
   Result<Quantized> quantize(const LayerProblem& layer, Executor& executor) const override {
-    QUELL_TRY(check_problem(layer, false, executor));
+    QUELL_TRY(check_problem(layer, options_.importance, executor));
     if (layer.second_moment.empty()) {
       QUELL_TRY(tensor, round_layer(layer, {}, executor));
       Quantized result(std::move(tensor));
@@ -80,12 +83,14 @@ class Rtn final : public Quantizer {
     const double error = std::accumulate(losses.begin(), losses.end(), 0.0);
     return size > 0 ? error / size : 0.0;
   }
+
+  RtnOptions options_;
 };
 
 }  // namespace
 
-std::unique_ptr<Quantizer> rtn(RtnOptions) {
-  return std::make_unique<Rtn>();
+std::unique_ptr<Quantizer> rtn(RtnOptions options) {
+  return std::make_unique<Rtn>(options);
 }
 
 }  // namespace quell::quant
