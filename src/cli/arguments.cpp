@@ -145,12 +145,18 @@ Result<std::uint64_t> parse_size(std::string_view text) {
 
 void QuantizeArguments::add(CLI::App& app) {
   app.add_option("--scheme", scheme, "W4A16 (default), W8A16, W3A16, W2A16");
-  app.add_option("--method", method, "rtn, gptq or balanced (the default)");
+  app.add_option("--method", method,
+                 "rtn, gptq or balanced (the default); adadim+METHOD also chooses the direction of "
+                 "groups, adadim alone over gptq");
   app.add_option("--bits", bits, "bits of a code: 2, 3, 4 or 8");
   app.add_option("--group-size", group_size,
                  "weights that share a scale; -1 for the whole row (default: the largest of 128, "
                  "64, 32 that fits)");
-  app.add_option("--per", per, "direction of groups: output or input");
+  app.add_option("--per", per,
+                 "direction of groups: output (default), input, or auto, which is adadim");
+  app.add_flag(
+      "--direction-by-rounding", direction_by_rounding,
+      "adadim: by the error of min-max rounding, as published, instead of the method's own");
   app.add_flag("--sym", symmetric, "symmetric grid (default)");
   app.add_flag("--asym", asymmetric, "asymmetric grid with zero points");
   app.add_option("--scale", scale, "choice of scales: absmax, minmax or search");
@@ -211,8 +217,7 @@ Result<pipeline::Recipe> QuantizeArguments::recipe() const {
   if (symmetric) recipe.symmetric = true;
   if (asymmetric) recipe.symmetric = false;
   if (!per.empty()) {
-    if (per != "output" && per != "input") return usage("--per " + per + "; it is output or input");
-    recipe.per = per == "output" ? Channel::output : Channel::input;
+    QUELL_TRY(recipe.apply_per(per));
   }
   if (!scale.empty()) {
     QUELL_TRY(parsed, pipeline::parse_scale_method(scale));
@@ -230,6 +235,7 @@ Result<pipeline::Recipe> QuantizeArguments::recipe() const {
     recipe.damp_percent = *damp_percent;
   }
   if (act_order) recipe.act_order = true;
+  if (direction_by_rounding) recipe.direction_by_rounding = true;
   for (const std::string& text : rules) {
     QUELL_TRY(rule, pipeline::Rule::parse(text));
     recipe.rules.push_back(std::move(rule));

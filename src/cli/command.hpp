@@ -106,6 +106,7 @@ struct QuantizeArguments {
   std::optional<double> damp_percent;
   std::optional<double> max_kl;
   bool symmetric = false, asymmetric = false, act_order = false;
+  bool direction_by_rounding = false;
   bool force = false, no_resume = false, resume = false, dry_run = false, allow_requantize = false;
   std::vector<std::string> rules, ignore;
   std::optional<double> target_bits;

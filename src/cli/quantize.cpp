@@ -72,6 +72,7 @@ io::Json dry_run_json(const pipeline::Plan& plan, std::uint64_t hidden_limit) {
     module.set("name", task.linear->name);
     module.set("method", task.method);
     module.set("grid", to_string(task.grid));
+    if (task.open_direction) module.set("per", "auto");
     modules.push(std::move(module));
   }
   json.set("modules", std::move(modules));
@@ -197,9 +198,8 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
                                       Executor& executor, pipeline::Observer& observer) {
   QUELL_TRY(recipe, arguments.recipe());
   QUELL_TRY(shard, parse_shard(arguments.shard));
-  if (!arguments.method.empty() && quant::find_method(arguments.method) == nullptr) {
-    return usage("the method \"" + arguments.method + "\" is not known; known are " +
-                 quant::method_names());
+  if (!arguments.method.empty()) {
+    if (const auto chain = quant::parse_chain(arguments.method); !chain) return chain.error();
   }
   if (arguments.output.empty() && arguments.save_statistics.empty() && !arguments.dry_run) {
     return usage("no output folder: give -o OUT");

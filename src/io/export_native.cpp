@@ -77,12 +77,10 @@ std::vector<TensorPlan> tensors(const ModulePlan& module) {
     add_kept(module, plan);
     return plan;
   }
-  plan.push_back({module.name + ".weight_scales",
-                  dtype_of(module.grid.scale_type),
-                  {groups.rows, groups.cols}});
-  if (!module.grid.symmetric) {
-    plan.push_back({module.name + ".weight_zeros", DType::u8, {groups.rows, groups.cols}});
-  }
+  std::vector<std::uint64_t> shape = {groups.rows, groups.cols};
+  if (module.open_direction) shape = {groups.rows * groups.cols};
+  plan.push_back({module.name + ".weight_scales", dtype_of(module.grid.scale_type), shape});
+  if (!module.grid.symmetric) plan.push_back({module.name + ".weight_zeros", DType::u8, shape});
   add_kept(module, plan);
   return plan;
 }
@@ -240,6 +238,8 @@ Result<std::vector<ModulePlan>> parse_native(const Json& quantization, const std
   std::vector<ModulePlan> plans;
   for (const auto& [name, entry] : modules->members()) {
     QUELL_TRY(plan, parse_module(name, entry, file));
+    const TensorInfo* const scales = checkpoint.find(name + ".weight_scales");
+    plan.open_direction = scales != nullptr && scales->shape.size() == 1;
     for (const TensorPlan& tensor : tensors(plan)) {
       QUELL_TRY(found,
                 expect_tensor(checkpoint, tensor.name, std::span(&tensor.dtype, 1), tensor.shape));

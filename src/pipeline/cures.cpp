@@ -84,6 +84,7 @@ Result<Decoded> LinearStudy::quantize(const GridSpec& grid, const Matrix& weight
   problem.weight = weight.view();
   problem.grid = grid;
   problem.scale = task_.scale;
+  problem.keep_direction = !task_.open_direction;
   problem.second_moment = moment.view();
   problem.tokens = tokens_;
   QUELL_TRY(quantized, quantizer_.quantize(problem, executor_));
@@ -111,6 +112,7 @@ Result<std::optional<Decoded>> LinearStudy::cured(Cure::Kind kind, const Decoded
       break;
     }
     case Cure::Kind::direction:
+      if (task_.open_direction) return std::optional<Decoded>();  // chosen already
       grid.per = grid.per == Channel::output ? Channel::input : Channel::output;
       break;
     case Cure::Kind::group: {

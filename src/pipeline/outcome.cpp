@@ -14,6 +14,9 @@ io::Json ModuleOutcome::to_json() const {
   json.set("bits_per_weight", bits_per_weight);
   json.set("objective", objective);
   json.set("objective_rtn", objective_rtn);
+  if (objective_other_direction) {
+    json.set("objective_other_direction", *objective_other_direction);
+  }
   json.set("relative_error", relative_error);
   json.set("damping", damping);
   json.set("dead_inputs", dead_inputs);
@@ -39,6 +42,9 @@ ModuleOutcome ModuleOutcome::from_json(const io::Json& json) {
   outcome.bits_per_weight = number("bits_per_weight");
   outcome.objective = number("objective");
   outcome.objective_rtn = number("objective_rtn");
+  if (json.find("objective_other_direction") != nullptr) {
+    outcome.objective_other_direction = number("objective_other_direction");
+  }
   outcome.relative_error = number("relative_error");
   outcome.damping = number("damping");
   outcome.dead_inputs = static_cast<std::uint64_t>(number("dead_inputs"));

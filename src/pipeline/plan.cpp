@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "quell/calib/staged_walk.hpp"
 #include "quell/grid/formats.hpp"
+#include "quell/grid/groups.hpp"
 #include "quell/quant/registry.hpp"
 #include "quell/version.hpp"
 
@@ -19,7 +21,13 @@ namespace quell::pipeline {
 namespace {
 
 bool needs(const Task& task, quant::Needs what) {
-  return includes(quant::find_method(task.method)->needs, what);
+  return includes(task.needs, what);
+}
+
+// The same grid with groups in the other direction.
+GridSpec turned(GridSpec grid) {
+  grid.per = grid.per == Channel::output ? Channel::input : Channel::output;
+  return grid;
 }
 
 // Rows of these lengths are cut into groups of the largest of these that divides them.
@@ -138,7 +146,7 @@ class Planner {
       bool grid_given = false, scale_type_given = recipe_.scale_type.has_value();
       task.grid.format = format_of(recipe_.bits);
       task.grid.symmetric = recipe_.symmetric;
-      task.grid.per = recipe_.per;
+      task.grid.per = recipe_.per.value_or(Channel::output);
       for (std::size_t r = 0; r < recipe_.rules.size(); ++r) {
         const Rule& rule = recipe_.rules[r];
         if (!matches_glob(rule.pattern, linear.name)) continue;
@@ -160,13 +168,10 @@ class Planner {
         plan_.kept.push_back(linear.name);
         return ok();
       }
+      QUELL_TRY(choose_direction(task, grid_given));
       if (!grid_given) choose_group(task);
-      const quant::Method* entry = quant::find_method(task.method);
-      if (entry == nullptr) {
-        return Error{ErrorCode::usage, "the method \"" + task.method +
-                                           "\" is not known; known are " + quant::method_names()};
-      }
-      const bool feedback = includes(entry->needs, quant::Needs::second_moment);
+      if (task.open_direction) settle_direction(task);
+      const bool feedback = needs(task, quant::Needs::second_moment);
       if (feedback && !data_.available) {
         return Error{ErrorCode::usage,
                      task.method + " needs calibration data (" + linear.name +
@@ -177,7 +182,10 @@ class Planner {
                      task.method + " needs the forward pass of " + model_.config().architecture +
                          ", which is not known here; --method rtn still quantizes its weights"};
       }
-      task.scale = recipe_.scale.value_or(feedback ? ScaleMethod::search : ScaleMethod::absmax);
+      // A wrapper does not change what the method inside takes.
+      const bool searches =
+          includes(quant::parse_chain(task.method)->method->needs, quant::Needs::second_moment);
+      task.scale = recipe_.scale.value_or(searches ? ScaleMethod::search : ScaleMethod::absmax);
       // A rule whose grid word names a scale type has the last word; --scale-type fills the rest.
       const bool rule_scale = grid_given && scale_type_given && !recipe_.scale_type;
       if (!rule_scale) {
@@ -192,13 +200,54 @@ class Planner {
     });
   }
 
+  // The method's full name, and whether it has the direction of groups to choose: adadim asked for
+  // by name, or by `--per auto` for all but the grids of rules.
+  Status choose_direction(Task& task, bool grid_given) {
+    QUELL_TRY(chain, quant::parse_chain(task.method));
+    if (recipe_.per_auto && !grid_given && !chain.chooses_direction()) {
+      QUELL_TRY(wrapped, quant::parse_chain("adadim+" + task.method));
+      chain = std::move(wrapped);
+    }
+    task.method = chain.name();
+    task.needs = chain.needs();
+    task.open_direction = chain.chooses_direction();
+    if (task.open_direction && recipe_.per && !grid_given) {
+      return Error{ErrorCode::usage, task.method +
+                                         " chooses the direction of groups of every layer, and "
+                                         "--per settles it; leave one of the two out"};
+    }
+    return ok();
+  }
+
+  // The file is laid out before anything is solved, so the direction can stay open only where both
+  // take the same bytes: where the group divides rows and columns, as a rule.
+  void settle_direction(Task& task) {
+    const std::size_t rows = task.linear->rows, cols = task.linear->cols;
+    task.grid.per = Channel::output;
+    const GroupLayout along = group_layout(task.grid, rows, cols);
+    const GroupLayout down = group_layout(turned(task.grid), rows, cols);
+    if (!task.grid.two_level && along.rows * along.cols == down.rows * down.cols) return;
+    task.open_direction = false;
+    if (cols % along.length != 0 && rows % down.length == 0) task.grid.per = Channel::input;
+    if (!settled_.insert({rows, cols}).second) return;
+    plan_.notes.push_back(
+        task.linear->name + ": groups go " +
+        (task.grid.per == Channel::output ? "along rows" : "down columns") +
+        " without a choice; its " + std::to_string(rows) + " x " + std::to_string(cols) +
+        " weights take " + std::to_string(along.rows * along.cols) + " groups along rows and " +
+        std::to_string(down.rows * down.cols) + " down columns" +
+        (task.grid.two_level ? ", and two-level scales depend on the direction" : "") +
+        "; adadim chooses where a group divides both");
+  }
+
   void choose_group(Task& task) {
     if (recipe_.group) {
       task.grid.group = *recipe_.group;
       return;
     }
-    const std::size_t run =
-        task.grid.per == Channel::output ? task.linear->cols : task.linear->rows;
+    const std::size_t rows = task.linear->rows, cols = task.linear->cols;
+    std::size_t run = task.grid.per == Channel::output ? cols : rows;
+    if (task.open_direction) run = std::gcd(rows, cols);
     task.grid.group = 0;
     for (const std::uint32_t group : kDefaultGroups) {
       if (run % group == 0) {
@@ -228,7 +277,8 @@ class Planner {
     }
     task.grid.scale_type = ScaleType::f16;
     QUELL_TRY(weight, model_.weight(*task.linear, executor_, true));
-    if (!fits_f16(weight, task.grid)) {
+    if (!fits_f16(weight, task.grid) ||
+        (task.open_direction && !fits_f16(weight, turned(task.grid)))) {
       task.grid.scale_type = ScaleType::f32;
       plan_.notes.push_back(task.linear->name +
                             ": scales in f32, since its values leave the range of f16 scales");
@@ -248,7 +298,12 @@ class Planner {
     }
     std::vector<std::string> refusals;
     for (const Task& task : plan_.tasks) {
-      const std::string reason = plan_.layout->refuse(task.module());
+      io::ModulePlan module = task.module();
+      std::string reason = plan_.layout->refuse(module);
+      if (reason.empty() && task.open_direction) {
+        module.grid = turned(module.grid);
+        reason = plan_.layout->refuse(module);
+      }
       if (!reason.empty()) refusals.push_back(task.linear->name + ": " + reason);
     }
     const bool conv1d = std::any_of(plan_.tasks.begin(), plan_.tasks.end(),
@@ -363,6 +418,7 @@ class Planner {
   std::vector<std::string> problems_;
   std::vector<std::size_t> hits_, ignore_hits_;
   std::set<std::pair<std::size_t, std::uint32_t>> chosen_;
+  std::set<std::pair<std::size_t, std::size_t>> settled_;
 };
 
 // Bytes that are needed at once, beyond hidden states, as the run proceeds: the larger of a forward
@@ -404,8 +460,10 @@ void Planner::estimate() {
               ? rows * cols + 13 * cols * std::min<std::uint64_t>(rows, 256ull * executor_.width())
               : 0;
       const std::uint64_t corrected = drift_rows != 0 ? 4 * cols * drift_rows + 4 * rows * cols : 0;
-      largest_solve = std::max(
-          largest_solve, (moment ? 12 * cols * cols : 0) + corrected + 14 * rows * cols + panels);
+      // Of two directions the first result waits for the second.
+      const std::uint64_t waiting = task.open_direction ? 3 * rows * cols : 0;
+      largest_solve = std::max(largest_solve, (moment ? 12 * cols * cols : 0) + corrected +
+                                                  14 * rows * cols + panels + waiting);
     }
     std::uint64_t all_moments = 0, block = 0;
     for (const auto& [site, bytes] : moments) {
@@ -518,7 +576,7 @@ double task_work(const Task& task) {
   if (needs(task, quant::Needs::drift)) {
     work += cols * cols * cols / 3 + 12 * rows * cols * cols;
   }
-  return work;
+  return task.open_direction ? 2 * work : work;
 }
 
 Result<Plan> make_plan(const model::Model& model, const Recipe& recipe, const CalibrationSize& data,

@@ -119,9 +119,8 @@ class Run {
   }
 
   bool needs(quant::Needs what) const {
-    return std::any_of(plan_.tasks.begin(), plan_.tasks.end(), [&](const Task& task) {
-      return includes(quant::find_method(task.method)->needs, what);
-    });
+    return std::any_of(plan_.tasks.begin(), plan_.tasks.end(),
+                       [&](const Task& task) { return includes(task.needs, what); });
   }
 
   Status copy_unchanged() {
@@ -250,7 +249,7 @@ class Run {
   calib::SiteWish wish_at(const std::vector<const Task*>& tasks, model::Site site) const {
     calib::SiteWish wish;
     for (const Task* task : tasks) {
-      const quant::Needs asked = quant::find_method(task->method)->needs;
+      const quant::Needs asked = task->needs;
       if (task->site != site || finished(*task) || !includes(asked, quant::Needs::second_moment)) {
         continue;
       }
@@ -352,8 +351,7 @@ class Run {
     if (output_->find_finished(task.linear->name) != nullptr) return take_over(task);
     const calib::StatisticsFile* file = options_.statistics;
     const calib::SiteKey key{task.layer, task.site};
-    const bool wanted =
-        includes(quant::find_method(task.method)->needs, quant::Needs::second_moment);
+    const bool wanted = includes(task.needs, quant::Needs::second_moment);
     if (file != nullptr && !said_no_drift_ && needs(quant::Needs::drift)) {
       said_no_drift_ = true;
       observer_.note(
@@ -377,15 +375,18 @@ class Run {
   // A layer that an earlier run finished: its codes are needed for the forward pass.
   Status take_over(const Task& task) {
     ++resumed_;
-    const io::ModulePlan module = task.module();
+    outcomes_.push_back(
+        ModuleOutcome::from_json(output_->find_finished(task.linear->name)->record));
+    io::ModulePlan module = task.module();
+    QUELL_TRY(grid, parse_grid(outcomes_.back().grid));
+    if (task.open_direction) module.grid.per = grid.per;
     std::vector<std::vector<std::byte>> bytes;
     for (const io::TensorPlan& tensor : plan_.layout->tensors(module)) {
       QUELL_TRY(read, output_->read(tensor.name));
       bytes.push_back(std::move(read));
     }
     QUELL_TRY(tensor, plan_.layout->decode(module, bytes));
-    outcomes_.push_back(
-        ModuleOutcome::from_json(output_->find_finished(task.linear->name)->record));
+    modules_.push_back(std::move(module));
     if (walking_) quantized_.insert_or_assign(task.linear->name, std::move(tensor));
     done_ += task_work(task);
     replayed_ += task_work(task);
@@ -398,12 +399,13 @@ class Run {
     report(task.linear->name, 0);
     const auto begin = Clock::now();
     QUELL_TRY(weight, read_weight(*task.linear));
-    const io::ModulePlan module = task.module();
+    io::ModulePlan module = task.module();
     quant::LayerProblem problem;
     problem.name = task.linear->name;
     problem.weight = weight.view();
     problem.grid = task.grid;
     problem.scale = task.scale;
+    problem.keep_direction = !task.open_direction;
     problem.second_moment = moment;
     problem.drift = drift;
     problem.drift_of_output = calib::StagedWalk::drifts_at_output(task.site);
@@ -425,10 +427,12 @@ class Run {
     ModuleOutcome outcome;
     outcome.name = task.linear->name;
     outcome.method = task.method;
-    outcome.grid = to_string(task.grid);
+    module.grid = solved->tensor.grid();
+    outcome.grid = to_string(module.grid);
     outcome.bits_per_weight = solved->tensor.bits_per_weight();
     outcome.objective = solved->objective;
     outcome.objective_rtn = solved->objective_rtn;
+    outcome.objective_other_direction = solved->objective_other_direction;
     outcome.relative_error = relative_error(weight.view(), solved->tensor);
     outcome.damping = solved->damping;
     outcome.dead_inputs = solved->dead_inputs;
@@ -446,6 +450,7 @@ class Run {
     outcome.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     QUELL_TRY(output_->finish_module(task.linear->name, names, outcome.to_json()));
     outcomes_.push_back(std::move(outcome));
+    modules_.push_back(std::move(module));
     if (walking_) quantized_.insert_or_assign(task.linear->name, std::move(solved->tensor));
     done_ += task_work(task);
     report(task.linear->name, 0);
@@ -456,6 +461,7 @@ class Run {
     quant::MethodOptions options;
     options.damping = recipe_.damp_percent;
     options.act_order = recipe_.act_order;
+    options.direction_by_rounding = recipe_.direction_by_rounding;
     return options;
   }
 
@@ -465,8 +471,6 @@ class Run {
 
   Result<QuantizeOutcome> finish() {
     Timed timed(phases_.write);
-    std::vector<io::ModulePlan> modules;
-    for (const Task& task : plan_.tasks) modules.push_back(task.module());
     std::vector<std::string> ignored = plan_.kept;
     if (!model_.tied_head() && !model_.frame().head.empty()) {
       std::string head = model_.frame().head;
@@ -475,7 +479,7 @@ class Run {
     }
     for (const model::Linear& linear : model_.frame().unread) ignored.push_back(linear.name);
     io::Json config = model_.config_json();
-    config.set("quantization_config", plan_.layout->config(modules, ignored));
+    config.set("quantization_config", plan_.layout->config(modules_, ignored));
 
     QuantizeOutcome outcome;
     for (const char* name :
@@ -525,6 +529,7 @@ class Run {
   std::optional<calib::SiteKey> moment_key_;
   std::set<std::string> made_;
   std::vector<ModuleOutcome> outcomes_;
+  std::vector<io::ModulePlan> modules_;  // as they were written
   std::size_t resumed_ = 0;
   double done_ = 0, replayed_ = 0;
   Phases phases_;

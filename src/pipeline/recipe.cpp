@@ -56,9 +56,8 @@ Result<Rule> Rule::parse(std::string_view text) {
   if (const std::size_t at = value.find('@'); at != std::string_view::npos) {
     rule.method = std::string(value.substr(0, at));
     value = value.substr(at + 1);
-    if (quant::find_method(*rule.method) == nullptr) {
-      return usage("the rule \"" + std::string(text) + "\" names the method \"" + *rule.method +
-                   "\"; known are " + quant::method_names());
+    if (const auto chain = quant::parse_chain(*rule.method); !chain) {
+      return usage("the rule \"" + std::string(text) + "\": " + chain.error().message);
     }
   }
   QUELL_TRY(grid, parse_grid(value));
@@ -79,18 +78,32 @@ Status Recipe::apply_scheme(std::string_view scheme) {
   return usage("the scheme \"" + std::string(scheme) + "\" is not known; known are " + known);
 }
 
+Status Recipe::apply_per(std::string_view word) {
+  if (word != "output" && word != "input" && word != "auto") {
+    return usage("the direction of groups is \"" + std::string(word) +
+                 "\"; it is output, input or auto");
+  }
+  per_auto = word == "auto";
+  per.reset();
+  if (!per_auto) per = word == "output" ? Channel::output : Channel::input;
+  return ok();
+}
+
 io::Json Recipe::to_json() const {
   io::Json json = io::Json::object();
   json.set("recipe", 1);
   json.set("method", method);
   json.set("bits", bits);
   json.set("symmetric", symmetric);
-  json.set("per", per == Channel::output ? "output" : "input");
+  if (per || per_auto) {
+    json.set("per", per_auto ? "auto" : *per == Channel::output ? "output" : "input");
+  }
   if (group) json.set("group_size", *group);
   if (scale) json.set("scale", to_string(*scale));
   if (scale_type) json.set("scale_type", quell::to_string(*scale_type));
   json.set("damp_percent", damp_percent);
   json.set("act_order", act_order);
+  json.set("direction_by_rounding", direction_by_rounding);
   json.set("engine_precision", engine::to_string(engine_precision));
   io::Json rule_list = io::Json::array();
   for (const Rule& rule : rules) {

@@ -47,7 +47,7 @@ struct Key {
   Status (*apply)(const Json& value, const std::string& file, Recipe& recipe);
 };
 
-constexpr std::array<Key, 17> kKeys = {{
+constexpr std::array<Key, 18> kKeys = {{
     {"recipe", Json::Kind::integer, "the number 1",
      [](const Json& value, const std::string& file, Recipe&) -> Status {
        if (value.as_integer() == 1) return ok();
@@ -62,10 +62,8 @@ constexpr std::array<Key, 17> kKeys = {{
      }},
     {"method", Json::Kind::string, "a string",
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
-       if (quant::find_method(value.as_string()) == nullptr) {
-         return wrong(file, value,
-                      "the method \"" + value.as_string() + "\" is not known; known are " +
-                          quant::method_names());
+       if (const auto chain = quant::parse_chain(value.as_string()); !chain) {
+         return at(file, value, chain.error());
        }
        recipe.method = value.as_string();
        return ok();
@@ -94,13 +92,10 @@ constexpr std::array<Key, 17> kKeys = {{
        recipe.symmetric = value.as_boolean();
        return ok();
      }},
-    {"per", Json::Kind::string, "\"output\" or \"input\"",
+    {"per", Json::Kind::string, "\"output\", \"input\" or \"auto\"",
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
-       if (value.as_string() != "output" && value.as_string() != "input") {
-         return wrong(file, value, "per is \"" + value.as_string() + "\"; it is output or input");
-       }
-       recipe.per = value.as_string() == "output" ? Channel::output : Channel::input;
-       return ok();
+       Status done = recipe.apply_per(value.as_string());
+       return done ? ok() : Status(at(file, value, done.error()));
      }},
     {"scale", Json::Kind::string, "a string",
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
@@ -130,6 +125,11 @@ constexpr std::array<Key, 17> kKeys = {{
     {"act_order", Json::Kind::boolean, "true or false",
      [](const Json& value, const std::string&, Recipe& recipe) -> Status {
        recipe.act_order = value.as_boolean();
+       return ok();
+     }},
+    {"direction_by_rounding", Json::Kind::boolean, "true or false",
+     [](const Json& value, const std::string&, Recipe& recipe) -> Status {
+       recipe.direction_by_rounding = value.as_boolean();
        return ok();
      }},
     {"engine_precision", Json::Kind::string, "a string",

@@ -26,6 +26,9 @@ struct ModulePlan {
   // 8: engines quantize the layer's input to int8, per token, while they run. 0: they do not.
   unsigned activation_bits = 0;
   std::size_t kept_columns = 0;  // input channels beside the codes, in f16
+  // The direction of groups was open when the file was laid out: the arrays of scales and zeros are
+  // stored as one row.
+  bool open_direction = false;
 };
 
 struct ExportLayout {

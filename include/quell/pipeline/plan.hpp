@@ -17,6 +17,7 @@
 #include "quell/io/safetensors.hpp"
 #include "quell/model/model.hpp"
 #include "quell/pipeline/recipe.hpp"
+#include "quell/quant/quantizer.hpp"
 
 namespace quell::pipeline {
 
@@ -28,8 +29,16 @@ struct Task {
   std::string method;
   GridSpec grid;
   ScaleMethod scale = ScaleMethod::absmax;
+  quant::Needs needs = quant::Needs::weights_only;  // of the method
+  /// The method chooses the direction of groups; that of the grid means nothing yet. The array of
+  /// scales has as many elements either way.
+  bool open_direction = false;
 
-  io::ModulePlan module() const { return {linear->name, grid, linear->rows, linear->cols}; }
+  io::ModulePlan module() const {
+    io::ModulePlan plan{linear->name, grid, linear->rows, linear->cols};
+    plan.open_direction = open_direction;
+    return plan;
+  }
 };
 
 /// What calibration there is to work with.

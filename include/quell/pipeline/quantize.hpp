@@ -40,7 +40,8 @@ struct ModuleOutcome {
   std::string name, method, grid;
   double bits_per_weight = 0;
   double objective = 0, objective_rtn = 0;  // relative weighted loss of the codes, and of rounding
-  double relative_error = 0;                // |W - Q| / |W|
+  std::optional<double> objective_other_direction;  // of groups, where both were tried
+  double relative_error = 0;                        // |W - Q| / |W|
   double damping = 0;
   std::uint64_t dead_inputs = 0, guarded_rows = 0;
   std::string fallback;

@@ -36,12 +36,14 @@ struct Recipe {
   std::string method;      // "" = balanced where there is data
   std::uint32_t bits = 4;  // 2, 3, 4 or 8
   bool symmetric = true;
-  Channel per = Channel::output;
+  std::optional<Channel> per;           // absent: output, or the choice of a method that has one
+  bool per_auto = false;                // every method under adadim, where no rule gives a grid
   std::optional<std::uint32_t> group;   // absent: chosen for every layer; 0: one per run
   std::optional<ScaleMethod> scale;     // absent: search for methods with feedback, else absmax
   std::optional<ScaleType> scale_type;  // absent: bf16 for bf16 models, f16 for others
   double damp_percent = 0.01;           // fraction of the mean diagonal of H
   bool act_order = false;
+  bool direction_by_rounding = false;                           // quant::AdadimOptions
   engine::Precision engine_precision = engine::Precision::f32;  // of the calibration forward pass
   std::vector<Rule> rules;                                      // later ones win
   std::vector<std::string> ignore;                              // globs; win over rules
@@ -52,6 +54,8 @@ struct Recipe {
 
   /// Applies a scheme word: W4A16, W8A16, W3A16, W2A16. Error: usage, listing them.
   Status apply_scheme(std::string_view scheme);
+  /// Applies a word for the direction of groups: output, input, auto. Error: usage.
+  Status apply_per(std::string_view word);
   /// The recipe as JSON, every default spelled out.
   io::Json to_json() const;
 };

@@ -41,6 +41,9 @@ struct LayerProblem {
   MatrixView<const float> weight;  // [OC, IC], finite
   GridSpec grid;
   ScaleMethod scale = ScaleMethod::absmax;
+  /// The direction of groups is settled; else a method that chooses directions (adadim) may answer
+  /// with the other one.
+  bool keep_direction = false;
   /// [IC, IC], symmetric, finite; scaled as a mean over tokens. Empty where not needed. The same
   /// matrix is shared by several layers: a method copies what it changes.
   MatrixView<const float> second_moment;
@@ -70,6 +73,8 @@ struct Quantized {
   /// the same kind of grid and scales. Where a method moves the target (balanced), W stands for the
   /// moved one in all of these.
   double objective = 0, objective_rtn = 0;
+  /// The objective of the direction of groups that was tried and not taken (adadim).
+  std::optional<double> objective_other_direction;
   double damping = 0;              // that the factorization took, relative to the mean diagonal
   std::uint64_t dead_inputs = 0;   // H_kk == 0
   std::uint64_t guarded_rows = 0;  // rows where rounding was better, and kept (or refined)
