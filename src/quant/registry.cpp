@@ -17,6 +17,10 @@ namespace {
 constexpr std::array<Method, 4> kMethods = {{
     {"rtn", Needs::weights_only, "round every weight to the nearest code", "", "",
      [](const MethodOptions&) { return rtn(); }},
+    {"hqq", Needs::weights_only,
+     "round without data, each group's zero and scale moved so that small errors get smaller",
+     "Badri, Shaji: Half-quadratic quantization of large machine learning models, 2023", "",
+     [](const MethodOptions&) { return hqq(); }},
     {"gptq", Needs::second_moment,
      "round input by input, moving each error into the inputs that follow",
      "Frantar, Ashkboos, Hoefler, Alistarh: OPTQ: accurate quantization for generative pre-trained "

@@ -270,6 +270,31 @@ TEST(Quantize, GridsThatALayoutCannotHoldAreRefusedBeforeWorkStarts) {
   }
 }
 
+TEST(Quantize, PerAutoIsAdadimAndWordsThatSettleTheDirectionContradictIt) {
+  const SmallJob job;
+  const auto words = [&](std::vector<std::string> more) {
+    more.push_back("--dry-run");
+    return quell_json(job.quantize("x", std::move(more)));
+  };
+  const io::Json by_per = words({"--per", "auto", "--method", "rtn"});
+  const io::Json& module = by_per.find("modules")->items().front();
+  EXPECT_EQ(module.find("method")->as_string(), "adadim+rtn");
+  EXPECT_EQ(by_per.find("layout")->as_string(), "quell");
+  // Groups of 48 divide neither side: the directions differ in bytes, so nothing is left to choose.
+  const io::Json odd = words({"--method", "adadim+rtn", "--group-size", "48"});
+  EXPECT_EQ(odd.find("modules")->items().front().find("per"), nullptr);
+  EXPECT_NE(odd.find("notes")->items().front().as_string().find("along rows without a choice"),
+            std::string::npos);
+  expect_error(quell(job.quantize("x", {"--method", "adadim+rtn", "--per", "output"})), 2,
+               {"adadim+rtn chooses the direction", "--per"});
+  expect_error(quell(job.quantize("x", {"--per", "both"})), 2, {"both", "output, input or auto"});
+  expect_error(quell(job.quantize("x", {"--method", "adadim+rtn", "--to", "compressed-tensors"})),
+               2, {"layers.0"});
+  expect_error(quell({"quantize", job.model, "-o", job.path("x"), "--method", "adadim+rtn"}), 2,
+               {"adadim+rtn", "--calib"});
+  expect_error(quell(job.quantize("x", {"--method", "gptq+adadim"})), 2, {"gptq holds no other"});
+}
+
 TEST(Quantize, AnUnknownArchitectureCanStillBeRounded) {
   const SmallJob job;
   const std::string config = job.model + "/config.json";

@@ -118,6 +118,43 @@ TEST(Resume, AnInterruptFinishesTheModuleAndExitsWith130) {
   EXPECT_EQ(hash_of(resumed), expected);
 }
 
+// The direction of groups is known only once a layer is solved; the file was laid out before.
+TEST(Resume, OfChosenDirectionsGivesTheSameBytes) {
+  SmallJob job;
+  job.method = "adadim+rtn";
+  const io::Json plan = quell_json(job.quantize("x", {"--dry-run"}));
+  const io::Json whole = quell_json(job.quantize("whole"));
+  EXPECT_EQ(whole.find("bits_per_weight")->as_number(), 4.5);
+  EXPECT_EQ(plan.find("bits_per_weight")->as_number(), 4.5);
+  std::size_t along = 0, down = 0;
+  for (const io::Json& module : whole.find("modules")->items()) {
+    EXPECT_EQ(module.find("method")->as_string(), "adadim+rtn");
+    EXPECT_LE(module.find("objective")->as_number(),
+              module.find("objective_other_direction")->as_number());
+    const std::string grid = module.find("grid")->as_string();
+    along += grid == "int4:sym:oc:g32:bf16" ? 1u : 0u;
+    down += grid == "int4:sym:ic:g32:bf16" ? 1u : 0u;
+  }
+  EXPECT_EQ(along + down, 21u);
+  EXPECT_GT(along, 0u);
+  EXPECT_GT(down, 0u);
+  for (const io::Json& module : plan.find("modules")->items()) {
+    EXPECT_EQ(module.find("per")->as_string(), "auto");
+  }
+  const long calls = counted_calls(job, "counted");
+  quell(job.quantize("out"), fault("any", calls * 2 / 3, "kill"));
+  const io::Json resumed = quell_json(job.quantize("out"));
+  EXPECT_GE(resumed.find("resumed_modules")->as_integer(), 6);
+  EXPECT_EQ(hash_of(resumed), hash_of(whole));
+  EXPECT_EQ(read_bytes(job.path("out") + "/config.json"),
+            read_bytes(job.path("whole") + "/config.json"));
+  EXPECT_EQ(quell({"verify", job.path("out")}).code, 0);
+  const io::Json evaluated =
+      quell_json({"eval", job.path("out"), "--against", job.model, "--text", job.text, "--context",
+                  "64", "--max-tokens", "1024", "--kernels"});
+  EXPECT_LT(evaluated.find("against")->find("kl_mean")->as_number(), 0.1);
+}
+
 TEST(Resume, TwoRunsOnOneFolderDoNotMeet) {
   const SmallJob job;
   std::string command =

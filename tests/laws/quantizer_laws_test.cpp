@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // What every registered quantizer must keep, on every format, symmetry and direction of groups, and
-// on matrices that break arithmetic. A method is tested by being listed, a wrapper around the
-// method that its bare name holds.
+// on matrices that break arithmetic. A method is tested by being listed, a wrapper around rounding,
+// the quickest.
 
 #include <gtest/gtest.h>
 

@@ -35,7 +35,7 @@ TEST(Methods, AreNamedAsTheyNameThemselves) {
     EXPECT_EQ((*made)->name(), chain->name());
     EXPECT_EQ((*made)->needs(), chain->needs());
   }
-  EXPECT_EQ(method_names(), "rtn, gptq, balanced, importance, adadim");
+  EXPECT_EQ(method_names(), "rtn, hqq, gptq, balanced, importance, adadim");
 }
 
 TEST(Chain, SplitsAtEveryPlus) {
@@ -77,7 +77,7 @@ TEST(Methods, UnknownNameListsTheKnownOnes) {
   const auto made = make_quantizer("gtpq");
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().code, ErrorCode::usage);
-  EXPECT_NE(made.error().message.find("'gtpq'; there are rtn, gptq"), std::string::npos);
+  EXPECT_NE(made.error().message.find("'gtpq'; there are rtn, hqq, gptq"), std::string::npos);
 }
 
 TEST(Methods, DampingMustBeANumberAndNotNegative) {

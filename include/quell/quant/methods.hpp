@@ -19,6 +19,15 @@ struct RtnOptions {
 };
 std::unique_ptr<Quantizer> rtn(RtnOptions options = {});
 
+/// Rounding without data, with the zero and scale of every group moved so that small errors get
+/// smaller and large ones count less (Badri and Shaji, "Half-quadratic quantization of large
+/// machine learning models", 2023). Departures: zeros are codes, as the grid stores them, and the
+/// scale moves too, also where the grid is symmetric; weights are measured in their root mean
+/// square; the best round is kept, not the last. Starts from the layer's choice of scales. Where H
+/// is offered (under adadim) a layer that rounding serves better keeps rounding.
+struct HqqOptions {};
+std::unique_ptr<Quantizer> hqq(HqqOptions options = {});
+
 /// Rounding with error feedback: channels are quantized in turn, and the error of each moves the
 /// targets of those that follow (Frantar, Ashkboos, Hoefler and Alistarh, "OPTQ: accurate
 /// quantization for generative pre-trained transformers", ICLR 2023). Departures from the paper:
