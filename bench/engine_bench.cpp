@@ -176,11 +176,13 @@ Parts measure(const Shape& shape, unsigned threads) {
     MatrixView<const float> x;
     MatrixView<float> y;
   };
-  const std::vector<Product> products = {
-      {&block.qkv[0], start.view(), queries},         {&block.qkv[1], start.view(), keys},
-      {&block.qkv[2], start.view(), values},          {&block.o, attended.view(), narrow.view()},
-      {&block.gate_up[0], start.view(), gate.view()}, {&block.gate_up[1], start.view(), up.view()},
-      {&block.down, up.view(), narrow.view()}};
+  const std::vector<Product> products = {{&block.qkv[0].weight, start.view(), queries},
+                                         {&block.qkv[1].weight, start.view(), keys},
+                                         {&block.qkv[2].weight, start.view(), values},
+                                         {&block.o.weight, attended.view(), narrow.view()},
+                                         {&block.gate_up[0].weight, start.view(), gate.view()},
+                                         {&block.gate_up[1].weight, start.view(), up.view()},
+                                         {&block.down.weight, up.view(), narrow.view()}};
   parts.linears = quickest([&] {
     for (const Product& p : products) must(kernels::gemm(p.x, *p.weights, p.y, context));
   });

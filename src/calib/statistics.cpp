@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "calib/peaks.hpp"
 #include "linalg/linalg.hpp"
 #include "quell/io/output.hpp"
 #include "quell/kernels/gemm.hpp"
@@ -21,6 +22,7 @@ Status SiteStatistics::add(MatrixView<const float> x, bool with_moment, kernels:
     sum_squares.assign(channels, 0);
     sum_abs.assign(channels, 0);
     max_abs.assign(channels, 0);
+    peaks.assign(channels, 0);
   }
   std::vector<kernels::PowerSums> columns(channels);
   kernels::column_sums(x, columns, context);
@@ -35,6 +37,7 @@ Status SiteStatistics::add(MatrixView<const float> x, bool with_moment, kernels:
     sum_abs[c] += columns[c].sum_abs;
     max_abs[c] = std::max(max_abs[c], columns[c].max_abs);
   }
+  add_peak_shares(x, peaks, context.executor());
   if (with_moment) {
     if (moment.size() == 0) {
       QUELL_TRY(zeros, Matrix64::zeros(channels, channels));
@@ -82,8 +85,8 @@ Status SiteStatistics::add_drift(MatrixView<float> original, MatrixView<const fl
 }
 
 Status SiteStatistics::merge(const SiteStatistics& other) {
-  if (sum.size() != other.sum.size() || moment.size() != other.moment.size() ||
-      drift.size() != other.drift.size()) {
+  if (sum.size() != other.sum.size() || peaks.size() != other.peaks.size() ||
+      moment.size() != other.moment.size() || drift.size() != other.drift.size()) {
     return Error{ErrorCode::shape, "statistics of " + std::to_string(sum.size()) + " and of " +
                                        std::to_string(other.sum.size()) +
                                        " channels cannot be added"};
@@ -96,6 +99,7 @@ Status SiteStatistics::merge(const SiteStatistics& other) {
     sum_abs[c] += other.sum_abs[c];
     max_abs[c] = std::max(max_abs[c], other.max_abs[c]);
   }
+  for (std::size_t c = 0; c < peaks.size(); ++c) peaks[c] += other.peaks[c];
   for (std::size_t i = 0; i < moment.size(); ++i) moment.data()[i] += other.moment.data()[i];
   for (std::size_t i = 0; i < drift.size(); ++i) drift.data()[i] += other.drift.data()[i];
   return ok();
@@ -165,6 +169,11 @@ Result<StatisticsInfo> merged_info(std::span<const StatisticsInfo> parts) {
       return Error{ErrorCode::usage,
                    "the statistics were made with different --engine-precision: f32 and bf16; make "
                    "all parts with the same"};
+    }
+    if (part.peaks != total.peaks) {
+      return Error{ErrorCode::usage,
+                   "some of the statistics were made by an older version, which did not record the "
+                   "peaks of channels; make all parts with the same"};
     }
     for (const std::uint32_t number : part.merged_parts) {
       if (std::binary_search(total.merged_parts.begin(), total.merged_parts.end(), number)) {

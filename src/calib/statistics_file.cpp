@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Statistics files: one safetensors file, per input a [4, IC] table of channel sums and the [IC,
+// Statistics files: one safetensors file, per input a [5, IC] table of channel sums and the [IC,
 // IC] second moment, all F64. What belongs to the whole is JSON in the metadata.
 
 #include <algorithm>
@@ -19,9 +19,15 @@
 namespace quell::calib {
 namespace {
 
-constexpr std::int64_t kSchema = 1;
+// Schema 1 had no peaks.
+constexpr std::int64_t kSchema = 2;
 constexpr std::string_view kKey = "quell.statistics";
-constexpr std::size_t kTableRows = 4;  // sum, sum of squares, sum of magnitudes, largest magnitude
+// Sum, sum of squares, sum of magnitudes, largest magnitude, share in the peaks of tokens.
+constexpr std::size_t kTableRows = 5;
+
+std::uint64_t table_rows(const StatisticsInfo& info) {
+  return info.peaks ? kTableRows : kTableRows - 1;
+}
 
 std::string site_name(const SiteKey& key) {
   return std::to_string(key.first) + "." + std::string(to_string(key.second));
@@ -77,7 +83,7 @@ StatisticsWriter::~StatisticsWriter() = default;
 Result<StatisticsWriter> StatisticsWriter::create(const std::filesystem::path& path,
                                                   StatisticsInfo info) {
   io::Json header = io::Json::object();
-  header.set("schema", kSchema);
+  header.set("schema", info.peaks ? kSchema : 1);
   header.set("model", info.model_fingerprint);
   header.set("corpus", info.corpus_fingerprint);
   header.set("parts", info.parts);
@@ -90,7 +96,7 @@ Result<StatisticsWriter> StatisticsWriter::create(const std::filesystem::path& p
   std::vector<io::TensorPlan> plans;
   for (const auto& [key, channels] : info.channels) {
     tokens.set(site_name(key), info.tokens_fed);
-    plans.push_back({channels_name(key), DType::f64, {kTableRows, channels}});
+    plans.push_back({channels_name(key), DType::f64, {table_rows(info), channels}});
     plans.push_back({moment_name(key), DType::f64, {channels, channels}});
   }
   header.set("tokens", std::move(tokens));
@@ -110,7 +116,8 @@ Status StatisticsWriter::add(const SiteKey& key, const SiteStatistics& site) {
   const StatisticsInfo& info = state_->info;
   const auto expected = info.channels.find(key);
   if (expected == info.channels.end() || expected->second != site.sum.size() ||
-      site.moment.rows() != site.sum.size() || site.tokens != info.tokens_fed) {
+      site.moment.rows() != site.sum.size() ||
+      site.peaks.size() != (info.peaks ? site.sum.size() : 0) || site.tokens != info.tokens_fed) {
     return Error{ErrorCode::numeric, state_->file.path() + ": " + site_name(key) + " has " +
                                          std::to_string(site.sum.size()) + " channels and saw " +
                                          std::to_string(site.tokens) +
@@ -118,7 +125,7 @@ Status StatisticsWriter::add(const SiteKey& key, const SiteStatistics& site) {
   }
   std::uint64_t offset = state_->offsets.at(channels_name(key));
   const std::vector<double> largest(site.max_abs.begin(), site.max_abs.end());
-  for (const auto* values : {&site.sum, &site.sum_squares, &site.sum_abs, &largest}) {
+  for (const auto* values : {&site.sum, &site.sum_squares, &site.sum_abs, &largest, &site.peaks}) {
     QUELL_TRY(state_->file.write(offset, std::as_bytes(std::span(*values))));
     offset += values->size() * sizeof(double);
   }
@@ -153,12 +160,13 @@ Status StatisticsFile::read_header() {
   QUELL_TRY(header, io::parse_json(text, path_));
   const io::JsonFields fields(header, path_);
   QUELL_TRY(schema, fields.unsigned_integer("schema", 0, 1'000'000));
-  if (schema != kSchema) {
+  if (schema != 1 && schema != kSchema) {
     return Error{ErrorCode::unsupported,
-                 path_ + ": schema " + std::to_string(schema) + ", this program reads " +
+                 path_ + ": schema " + std::to_string(schema) + ", this program reads 1 and " +
                      std::to_string(kSchema) + "; use the version of quell that made it",
                  path_};
   }
+  info_.peaks = schema != 1;
   QUELL_TRY(model, fields.text("model"));
   QUELL_TRY(corpus, fields.text("corpus"));
   QUELL_TRY(parts, fields.unsigned_integer("parts", 1, 1'000'000));
@@ -200,7 +208,7 @@ Status StatisticsFile::read_header() {
     }
     const io::TensorInfo* table = file_.find(channels_name(*key));
     if (table == nullptr || table->dtype != DType::f64 || table->shape.size() != 2 ||
-        table->shape[0] != kTableRows || table->shape[1] == 0) {
+        table->shape[0] != table_rows(info_) || table->shape[1] == 0) {
       return bad(channels_name(*key) + " is missing or has the wrong shape");
     }
     const std::uint64_t channels = table->shape[1];
@@ -232,6 +240,7 @@ Result<SiteStatistics> StatisticsFile::read(const SiteKey& key) const {
   site.sum_squares = row(1);
   site.sum_abs = row(2);
   for (const double value : row(3)) site.max_abs.push_back(static_cast<float>(value));
+  if (info_.peaks) site.peaks = row(4);
   QUELL_TRY(matrix, Matrix64::uninitialized(channels, channels));
   QUELL_TRY(file_.read(*file_.find(moment_name(key)), std::as_writable_bytes(matrix.values())));
   for (std::size_t i = 0; i < channels; ++i) {

@@ -143,8 +143,14 @@ quell_status quell_checkpoint_weight(quell_context* context, const quell_checkpo
     quell_weight made;
     if (!found->grid.empty()) {
       const std::string_view module(found->name.data(), found->name.size() - 7);  // .weight
-      QUELL_TRY(codes,
-                checkpoint->modules.read(*checkpoint->modules.find(module), checkpoint->files));
+      const quell::io::ModulePlan& plan = *checkpoint->modules.find(module);
+      if (plan.rotation != 0) {
+        return quell::Error{quell::ErrorCode::unsupported,
+                            quell::io::printable(module) +
+                                ": wants its input rotated in blocks of " +
+                                std::to_string(plan.rotation) + ", which products here do not do"};
+      }
+      QUELL_TRY(codes, checkpoint->modules.read(plan, checkpoint->files));
       made.grid = found->grid;
       made.codes = std::move(codes);
     } else {

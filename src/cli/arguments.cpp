@@ -92,7 +92,7 @@ void add_evaluation(CLI::App& app, TextOptions& data) {
 void ArithmeticArguments::add(CLI::App& app) {
   app.add_option("--activations", activations,
                  "what quantized weights are multiplied with: f32, int8 (a scale for each token, "
-                 "several times faster), or bf16")
+                 "several times faster), or bf16 (default: what the model was quantized for)")
       ->check(CLI::IsMember({"f32", "int8", "bf16"}));
   app.add_option("--head", head,
                  "grid to which the head is rounded, such as int8:sym:oc:g32 (default: as it is)");
@@ -104,6 +104,7 @@ void ArithmeticArguments::add(CLI::App& app) {
 Result<engine::EngineOptions> ArithmeticArguments::options(engine::Arithmetic otherwise) const {
   engine::EngineOptions options;
   options.arithmetic = otherwise;
+  options.round_inputs = activations.empty() || activations == "int8";
   if (activations == "f32") options.arithmetic = engine::Arithmetic::packed;
   if (activations == "int8") options.arithmetic = engine::Arithmetic::int8;
   if (activations == "bf16") options.arithmetic = engine::Arithmetic::bf16;
@@ -144,10 +145,22 @@ Result<std::uint64_t> parse_size(std::string_view text) {
 }
 
 void QuantizeArguments::add(CLI::App& app) {
-  app.add_option("--scheme", scheme, "W4A16 (default), W8A16, W3A16, W2A16");
-  app.add_option("--method", method,
-                 "rtn, hqq, gptq or balanced (the default); adadim+METHOD also chooses the direction "
-                 "of groups, adadim alone over gptq");
+  app.add_option("--scheme", scheme,
+                 "bits of weights and of activations: W4A16 (default), W8A16, W3A16, W2A16, W8A8, "
+                 "W4A8 or W4A4");
+  app.add_option(
+      "--method", method,
+      "rtn, hqq, gptq or balanced (the default); adadim+METHOD also chooses the direction "
+      "of groups, adadim alone over gptq; hadamard+METHOD rotates the inputs of layers "
+      "while the model runs (the default with activations of 4 bits)");
+  app.add_option("--activation-group", activation_group,
+                 "with activations of 4 bits: channels that share a scale (default: one scale for "
+                 "each token)")
+      ->check(CLI::Range(1, 1 << 30));
+  app.add_option("--keep-columns", keep_columns,
+                 "input channels of every layer that stay in f16 beside the codes, those whose "
+                 "activations set the scales of tokens: a number or auto (default: with "
+                 "activations of 8 bits one of 128 channels, else none)");
   app.add_option("--bits", bits, "bits of a code: 2, 3, 4 or 8");
   app.add_option("--group-size", group_size,
                  "weights that share a scale; -1 for the whole row (default: the largest of 128, "
@@ -236,6 +249,15 @@ Result<pipeline::Recipe> QuantizeArguments::recipe() const {
   }
   if (act_order) recipe.act_order = true;
   if (direction_by_rounding) recipe.direction_by_rounding = true;
+  if (activation_group) recipe.activation_group = activation_group;
+  if (keep_columns == "auto") {
+    recipe.keep_columns.reset();
+  } else if (!keep_columns.empty()) {
+    if (!whole_number(0)(keep_columns).empty() || keep_columns.size() > 9) {
+      return usage("--keep-columns " + keep_columns + "; it is auto or a number of columns");
+    }
+    recipe.keep_columns = static_cast<std::uint32_t>(std::stoul(keep_columns));
+  }
   for (const std::string& text : rules) {
     QUELL_TRY(rule, pipeline::Rule::parse(text));
     recipe.rules.push_back(std::move(rule));

@@ -100,8 +100,8 @@ Result<std::uint64_t> parse_size(std::string_view text);
 struct QuantizeArguments {
   std::string model, output;
   std::string scheme, method, per, scale, scale_type, to, recipe_file, nonfinite = "error";
-  std::string statistics, save_statistics, shard, engine_precision;
-  std::optional<std::uint32_t> bits;
+  std::string statistics, save_statistics, shard, engine_precision, keep_columns;
+  std::optional<std::uint32_t> bits, activation_group;
   std::optional<std::int64_t> group_size;
   std::optional<double> damp_percent;
   std::optional<double> max_kl;

@@ -73,6 +73,9 @@ io::Json dry_run_json(const pipeline::Plan& plan, std::uint64_t hidden_limit) {
     module.set("method", task.method);
     module.set("grid", to_string(task.grid));
     if (task.open_direction) module.set("per", "auto");
+    module.set("activation_bits", task.activation_bits == 0 ? 16u : task.activation_bits);
+    module.set("kept_columns", static_cast<std::uint64_t>(task.kept_columns));
+    module.set("rotation", static_cast<std::uint64_t>(task.rotation));
     modules.push(std::move(module));
   }
   json.set("modules", std::move(modules));
@@ -167,9 +170,34 @@ class Quantize final : public Command {
 
 }  // namespace
 
+namespace {
+
+// What is done to inputs while the model runs, where anything is.
+void print_inputs(const std::vector<pipeline::ModuleOutcome>& modules) {
+  std::size_t rounded = 0, rotated = 0;
+  std::uint64_t bits = 16, kept = 0;
+  for (const pipeline::ModuleOutcome& module : modules) {
+    rounded += module.activation_bits != 16 ? 1 : 0;
+    rotated += module.method.starts_with("hadamard+") ? 1 : 0;
+    bits = std::min(bits, module.activation_bits);
+    kept += module.kept_columns;
+  }
+  if (rounded == 0 && rotated == 0 && kept == 0) return;
+  fmt::print("Inputs      ");
+  if (rounded != 0) fmt::print("rounded to {} bits in {} layers", bits, rounded);
+  if (rotated != 0) fmt::print("{}rotated in {}", rounded != 0 ? ", " : "", rotated);
+  if (kept != 0) {
+    fmt::print("{}{} columns kept in f16", rounded + rotated != 0 ? ", " : "", kept);
+  }
+  fmt::print("\n");
+}
+
+}  // namespace
+
 void print_outcome(const pipeline::QuantizeOutcome& outcome) {
   fmt::print("Output      {}  {}, {:.3f} bits per weight in {} layers\n", outcome.output.string(),
              size_text(outcome.bytes), outcome.bits_per_weight, outcome.modules.size());
+  print_inputs(outcome.modules);
   std::vector<const pipeline::ModuleOutcome*> worst;
   std::size_t fallbacks = 0;
   for (const pipeline::ModuleOutcome& module : outcome.modules) {
@@ -198,9 +226,7 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
                                       Executor& executor, pipeline::Observer& observer) {
   QUELL_TRY(recipe, arguments.recipe());
   QUELL_TRY(shard, parse_shard(arguments.shard));
-  if (!arguments.method.empty()) {
-    if (const auto chain = quant::parse_chain(arguments.method); !chain) return chain.error();
-  }
+  if (!arguments.method.empty()) QUELL_TRY(pipeline::MethodWord::parse(arguments.method));
   if (arguments.output.empty() && arguments.save_statistics.empty() && !arguments.dry_run) {
     return usage("no output folder: give -o OUT");
   }
@@ -291,6 +317,7 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
   pipeline::CalibrationSize shape;
   shape.available = corpus.has_value() || statistics.has_value();
   shape.sequential = corpus.has_value();
+  shape.peaks = corpus.has_value() || (statistics && statistics->info().peaks);
   if (corpus) {
     shape.tokens = corpus->ids.size();
     for (const calib::Chunk& chunk : calib::chunks(*corpus)) {

@@ -72,10 +72,18 @@ void Engine::State::apply_norm(const Matrix& weight, const Matrix& bias, MatrixV
   }
 }
 
-Status Engine::State::apply(const kernels::PackedWeights& weight, const Matrix& bias,
-                            MatrixView<const float> x, MatrixView<float> y) {
-  QUELL_TRY(kernels::gemm(x, weight, y, context));
-  if (bias.size() != 0) kernels::add_bias(y, bias.values(), context);
+Status Engine::State::apply(const PackedLinear& linear, MatrixView<const float> x,
+                            MatrixView<float> y) {
+  if (!linear.input.changes_nothing()) {
+    QUELL_TRY(input, formed.shape(x.rows(), x.cols()));
+    for (std::size_t t = 0; t < x.rows(); ++t) {
+      std::memcpy(input.row(t).data(), x.row(t).data(), x.cols() * sizeof(float));
+    }
+    QUELL_TRY(linear.input.apply(input, context));
+    x = input;
+  }
+  QUELL_TRY(kernels::gemm(x, linear.weight, y, context));
+  if (linear.bias.size() != 0) kernels::add_bias(y, linear.bias.values(), context);
   return ok();
 }
 
@@ -85,9 +93,9 @@ Result<Engine::State::Heads> Engine::State::project_heads(const BlockWeights& we
   const std::size_t kv = std::size_t{config.kv_heads} * config.head_dim;
   QUELL_TRY(out, qkv.shape(x.rows(), q + 2 * kv));
   std::size_t col = 0;
-  for (std::size_t i = 0; i < weights.qkv.size(); ++i) {
-    const std::size_t rows = weights.qkv[i].rows();
-    QUELL_TRY(apply(weights.qkv[i], weights.qkv_bias[i], x, out.cols_from(col, rows)));
+  for (const PackedLinear& linear : weights.qkv) {
+    const std::size_t rows = linear.weight.rows();
+    QUELL_TRY(apply(linear, x, out.cols_from(col, rows)));
     col += rows;
   }
   const Heads heads{out.cols_from(0, q), out.cols_from(q, kv), out.cols_from(q + kv, kv)};
@@ -158,10 +166,8 @@ Result<MatrixView<const float>> Engine::State::site_input(const BlockWeights& we
 
 Status Engine::State::add_output(const BlockWeights& weights, model::Site site,
                                  MatrixView<const float> input, MatrixView<float> x) {
-  const bool first = site == model::Site::o_in;
   QUELL_TRY(sum, branch.shape(x.rows(), config.hidden));
-  QUELL_TRY(apply(first ? weights.o : weights.down, first ? weights.o_bias : weights.down_bias,
-                  input, sum));
+  QUELL_TRY(apply(site == model::Site::o_in ? weights.o : weights.down, input, sum));
   kernels::add(x, sum, context);
   return ok();
 }
@@ -185,12 +191,12 @@ Result<MatrixView<float>> Engine::State::expand(const BlockWeights& weights,
   MatrixView<float> up = config.gated ? region.rows_from(rows, rows) : gate;
   if (fused) {
     const MatrixView<float> both(region.data(), rows, 2 * inner);
-    QUELL_TRY(apply(weights.gate_up[0], weights.gate_up_bias[0], input, both));
+    QUELL_TRY(apply(weights.gate_up[0], input, both));
     gate = both.cols_from(0, inner);
     up = both.cols_from(inner, inner);
   } else {
-    QUELL_TRY(apply(weights.gate_up[0], weights.gate_up_bias[0], input, gate));
-    if (config.gated) QUELL_TRY(apply(weights.gate_up[1], weights.gate_up_bias[1], input, up));
+    QUELL_TRY(apply(weights.gate_up[0], input, gate));
+    if (config.gated) QUELL_TRY(apply(weights.gate_up[1], input, up));
   }
   if (config.gated) {
     kernels::activate_and_multiply(kernel_activation(config.activation), gate, up, context);

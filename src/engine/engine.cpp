@@ -85,13 +85,64 @@ Result<kernels::PackedWeights> Engine::State::packed(MatrixView<const float> mat
   return kernels::pack(matrix, DType::bf16, executor, kernels::Activations::bf16);
 }
 
-Result<kernels::PackedWeights> Engine::State::packed(const model::Linear& linear) const {
-  if (options.arithmetic != Arithmetic::dequantized) {
-    QUELL_TRY(codes, model.codes(linear));
-    if (codes) return packed(*codes);
+Result<PackedLinear> Engine::State::quantized(const io::ModulePlan& module,
+                                              const QuantizedTensor& codes) const {
+  PackedLinear out;
+  QUELL_TRY(input, InputForm::of(module, codes.kept().columns));
+  out.input = std::move(input);
+  if (!options.round_inputs) out.input.bits = 0;
+  const bool recorded = out.input.bits == 8 && options.arithmetic == Arithmetic::packed;
+  if (recorded || options.arithmetic == Arithmetic::int8) {
+    auto ready = kernels::pack(codes, kernels::Activations::int8, executor);
+    if (ready) {
+      out.input.bits = 0;  // the kernel rounds
+      out.weight = *std::move(ready);
+      return out;
+    }
+    if (ready.error().code != ErrorCode::unsupported) return std::move(ready).error();
+    if (!recorded) not_rounded = ready.error().message;
   }
-  QUELL_TRY(matrix, weight(linear));
-  return packed(std::as_const(matrix).view(), packed_type(linear.name + ".weight"));
+  if (options.arithmetic == Arithmetic::dequantized) {
+    QUELL_TRY(matrix, Matrix::uninitialized(codes.rows(), codes.cols()));
+    QUELL_TRY(dequantize(codes, matrix.view(), executor));
+    QUELL_TRY(weight, packed(std::as_const(matrix).view(), DType::f32));
+    out.weight = std::move(weight);
+    return out;
+  }
+  QUELL_TRY(weight, packed(codes));
+  out.weight = std::move(weight);
+  return out;
+}
+
+Result<PackedLinear> Engine::State::linear(const model::Linear& linear,
+                                           WeightSource* source) const {
+  PackedLinear out;
+  if (source != nullptr) {
+    QUELL_TRY(weight, source->weight(linear));
+    if (weight.rows() != linear.rows || weight.cols() != linear.cols) {
+      return Error{ErrorCode::shape,
+                   linear.name + ": the weight given is " + std::to_string(weight.rows()) + " x " +
+                       std::to_string(weight.cols()) + ", expected " + std::to_string(linear.rows) +
+                       " x " + std::to_string(linear.cols),
+                   {},
+                   linear.name};
+    }
+    QUELL_TRY(input, source->input(linear));
+    QUELL_TRY(ready, packed(std::as_const(weight).view(), DType::f32));
+    out.input = std::move(input);
+    out.weight = std::move(ready);
+  } else if (const io::ModulePlan* const module = model.quantized().find(linear.name)) {
+    QUELL_TRY(codes, model.codes(linear));
+    QUELL_TRY(made, quantized(*module, *codes));
+    out = std::move(made);
+  } else {
+    QUELL_TRY(matrix, weight(linear));
+    QUELL_TRY(ready, packed(std::as_const(matrix).view(), packed_type(linear.name + ".weight")));
+    out.weight = std::move(ready);
+  }
+  QUELL_TRY(bias, this->bias(linear));
+  out.bias = std::move(bias);
+  return out;
 }
 
 DType Engine::State::packed_type(const std::string& tensor) const {
@@ -217,19 +268,6 @@ Result<BlockWeights> Engine::load_block(std::uint32_t layer, WeightSource* sourc
   QUELL_ASSERT(layer < s.model.blocks().size());
   const model::Block& block = s.model.blocks()[layer];
   const model::ModelConfig& config = s.config;
-  const auto packed = [&](const model::Linear& linear) -> Result<kernels::PackedWeights> {
-    if (source == nullptr) return s.packed(linear);
-    QUELL_TRY(weight, source->weight(linear));
-    if (weight.rows() != linear.rows || weight.cols() != linear.cols) {
-      return Error{ErrorCode::shape,
-                   linear.name + ": the weight given is " + std::to_string(weight.rows()) + " x " +
-                       std::to_string(weight.cols()) + ", expected " + std::to_string(linear.rows) +
-                       " x " + std::to_string(linear.cols),
-                   {},
-                   linear.name};
-    }
-    return s.packed(std::as_const(weight).view(), DType::f32);
-  };
 
   BlockWeights out;
   out.layer = layer;
@@ -237,29 +275,22 @@ Result<BlockWeights> Engine::load_block(std::uint32_t layer, WeightSource* sourc
     return std::find(sites.begin(), sites.end(), site) != sites.end();
   };
   const auto load = [&](const std::vector<model::Linear>& linears,
-                        std::vector<kernels::PackedWeights>& weights,
-                        std::vector<Matrix>& biases) -> Status {
+                        std::vector<PackedLinear>& loaded) -> Status {
     for (const model::Linear& linear : linears) {
-      QUELL_TRY(weight, packed(linear));
-      QUELL_TRY(bias, s.bias(linear));
-      weights.push_back(std::move(weight));
-      biases.push_back(std::move(bias));
+      QUELL_TRY(ready, s.linear(linear, source));
+      loaded.push_back(std::move(ready));
     }
     return ok();
   };
-  if (wanted(model::Site::qkv_in)) QUELL_TRY(load(block.qkv, out.qkv, out.qkv_bias));
-  if (wanted(model::Site::mlp_in)) QUELL_TRY(load(block.gate_up, out.gate_up, out.gate_up_bias));
+  if (wanted(model::Site::qkv_in)) QUELL_TRY(load(block.qkv, out.qkv));
+  if (wanted(model::Site::mlp_in)) QUELL_TRY(load(block.gate_up, out.gate_up));
   if (wanted(model::Site::o_in)) {
-    QUELL_TRY(o, packed(block.o));
-    QUELL_TRY(o_bias, s.bias(block.o));
+    QUELL_TRY(o, s.linear(block.o, source));
     out.o = std::move(o);
-    out.o_bias = std::move(o_bias);
   }
   if (wanted(model::Site::down_in)) {
-    QUELL_TRY(down, packed(block.down));
-    QUELL_TRY(down_bias, s.bias(block.down));
+    QUELL_TRY(down, s.linear(block.down, source));
     out.down = std::move(down);
-    out.down_bias = std::move(down_bias);
   }
   QUELL_TRY(attention_norm, s.norm(block.attention_norm, config.hidden));
   QUELL_TRY(mlp_norm, s.norm(block.mlp_norm, config.hidden));

@@ -47,7 +47,7 @@ struct Engine::State {
   std::vector<kernels::PackedWeights> head;        // slices, if kept
   mutable std::string not_rounded;  // what kept a weight from rounded activations, if anything did
 
-  Scratch normed, qkv, attended, mlp, branch, narrow, cached, gate_factors;
+  Scratch normed, qkv, attended, mlp, branch, narrow, cached, gate_factors, formed;
   kernels::KeyValueCache rounding;  // what whole sequences are rounded by, as long as the longest
 
   // Reading with the policy on weights that are not finite.
@@ -55,8 +55,9 @@ struct Engine::State {
   Result<Matrix> rows(const std::string& name, std::size_t first, std::size_t count) const;
   Result<Matrix> weight(const model::Linear& linear) const;
   Result<Matrix> bias(const model::Linear& linear) const;
-  /// The weight as options.arithmetic multiplies it.
-  Result<kernels::PackedWeights> packed(const model::Linear& linear) const;
+  /// The layer as options.arithmetic multiplies it; its weight from `source`, if not null.
+  Result<PackedLinear> linear(const model::Linear& linear, WeightSource* source) const;
+  Result<PackedLinear> quantized(const io::ModulePlan& module, const QuantizedTensor& codes) const;
   Result<kernels::PackedWeights> packed(const QuantizedTensor& codes) const;
   /// One that is no codes, in `type` if the arithmetic does not want another.
   Result<kernels::PackedWeights> packed(MatrixView<const float> matrix, DType type) const;
@@ -71,8 +72,7 @@ struct Engine::State {
   void apply_norm(const Matrix& weight, const Matrix& bias, MatrixView<const float> x,
                   MatrixView<float> y);
   /// y = x W^T + b.
-  Status apply(const kernels::PackedWeights& weight, const Matrix& bias, MatrixView<const float> x,
-               MatrixView<float> y);
+  Status apply(const PackedLinear& linear, MatrixView<const float> x, MatrixView<float> y);
 
   /// The three outputs of the q, k and v linears, views of one row-major [T, q | k | v].
   struct Heads {

@@ -41,6 +41,11 @@ std::string refuse_either(const ModulePlan& module) {
     return std::to_string(module.kept_columns) +
            " columns are kept in f16; compressed-tensors holds codes only (choose --to quell)";
   }
+  if (module.rotation != 0) {
+    return "inputs are rotated while the model runs, in blocks of " +
+           std::to_string(module.rotation) +
+           "; engines that read compressed-tensors do not do that (choose --to quell)";
+  }
   if (module.grid.two_level) {
     return "scales have two levels (" + to_string(module.grid) +
            "); compressed-tensors holds one scale per group (choose --to quell)";
@@ -58,7 +63,7 @@ std::string refuse_either(const ModulePlan& module) {
   }
   if (module.activation_bits != 0 && module.activation_bits != 8) {
     return "inputs of " + std::to_string(module.activation_bits) +
-           " bits; 8 or none can be written";
+           " bits; 8 or none can be written (choose --to quell)";
   }
   return {};
 }

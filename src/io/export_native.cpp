@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::uint64_t kVersion = 1;
 // Dimensions of one matrix: what a 32-bit signed number holds, as everywhere in these checkpoints.
+constexpr std::uint64_t kLargestSeed = (std::uint64_t{1} << 53) - 1;  // exact in every JSON reader
 constexpr std::uint64_t kLargestDimension = std::numeric_limits<std::int32_t>::max();
 
 std::uint64_t row_bytes(const ModulePlan& module) {
@@ -44,16 +45,40 @@ std::vector<T> integers_from_bytes(std::span<const std::byte> bytes) {
   return values;
 }
 
+// What a module may ask of its input; the reader refuses the same.
+std::string refuse_input(const ModulePlan& module) {
+  const unsigned width = module.activation_bits;
+  if (width != 0 && width != 4 && width != 8) {
+    return "inputs of " + std::to_string(width) + " bits; 4, 8 or none can be recorded";
+  }
+  if (width != 0 && module.grid.per == Channel::input) {
+    return "inputs of " + std::to_string(width) + " bits and groups down input channels (" +
+           to_string(module.grid) +
+           "), for which kernels round the input once for every run of outputs; quantized inputs "
+           "go with groups along output channels (oc)";
+  }
+  if (width != 4 && module.activation_group != 0) {
+    return "inputs of " + std::to_string(width) + " bits with a scale for " +
+           std::to_string(module.activation_group) +
+           " channels each; only inputs of 4 bits have such groups";
+  }
+  if (module.rotation != 0 && module.cols % module.rotation != 0) {
+    return "a rotation in blocks of " + std::to_string(module.rotation) + ", which do not divide " +
+           std::to_string(module.cols) + " input channels";
+  }
+  if (module.rotation != 0 && module.kept_columns != 0) {
+    return std::to_string(module.kept_columns) +
+           " kept columns behind a rotation, which leaves no outlier to keep; choose one of them";
+  }
+  return {};
+}
+
 std::string refuse(const ModulePlan& module) {
   if (module.rows == 0 || module.cols == 0) {
     return "a weight of " + std::to_string(module.rows) + " x " + std::to_string(module.cols) +
            " elements has no groups";
   }
-  if (module.activation_bits != 0) {
-    return "the native layout does not record quantized activations (" +
-           std::to_string(module.activation_bits) + " bits)";
-  }
-  return {};
+  return refuse_input(module);
 }
 
 void add_kept(const ModulePlan& module, std::vector<TensorPlan>& plan) {
@@ -171,6 +196,16 @@ Json config(std::span<const ModulePlan> modules, std::span<const std::string> ig
     if (module.kept_columns != 0) {
       entry.set("kept_columns", static_cast<std::uint64_t>(module.kept_columns));
     }
+    if (module.activation_bits != 0) {
+      entry.set("activation_bits", std::uint64_t{module.activation_bits});
+    }
+    if (module.activation_group != 0) {
+      entry.set("activation_group", static_cast<std::uint64_t>(module.activation_group));
+    }
+    if (module.rotation != 0) {
+      entry.set("rotation", static_cast<std::uint64_t>(module.rotation));
+      entry.set("rotation_seed", module.rotation_seed);
+    }
     entries.members().emplace_back(module.name, std::move(entry));
   }
   Json kept = Json::array();
@@ -213,6 +248,17 @@ Result<ModulePlan> parse_module(const std::string& name, const Json& entry,
   ModulePlan plan{name, *grid, sizes[0], sizes[1]};
   QUELL_TRY(kept, fields.optional_unsigned("kept_columns", 1, sizes[1]));
   plan.kept_columns = static_cast<std::size_t>(kept.value_or(0));
+  QUELL_TRY(width, fields.optional_unsigned("activation_bits", 1, 64));
+  QUELL_TRY(group, fields.optional_unsigned("activation_group", 1, kLargestDimension));
+  QUELL_TRY(rotation, fields.optional_unsigned("rotation", 1, sizes[1]));
+  QUELL_TRY(seed, fields.optional_unsigned("rotation_seed", 0, kLargestSeed));
+  plan.activation_bits = static_cast<unsigned>(width.value_or(0));
+  plan.activation_group = static_cast<std::size_t>(group.value_or(0));
+  plan.rotation = static_cast<std::size_t>(rotation.value_or(0));
+  plan.rotation_seed = seed.value_or(0);
+  if (const std::string reason = refuse_input(plan); !reason.empty()) {
+    return file_fault(ErrorCode::unsupported, file, place + " has " + reason);
+  }
   return plan;
 }
 

@@ -163,6 +163,12 @@ std::vector<const Linear*> linears_at(const Block& block, Site site) {
 Result<Matrix> Model::weight(const Linear& linear, Executor& executor, bool allow_nonfinite) const {
   QUELL_TRY(quantized, codes(linear));
   if (quantized) {
+    if (const std::size_t block = quantized_.find(linear.name)->rotation; block != 0) {
+      return Error{ErrorCode::unsupported,
+                   linear.name + ": its codes are those of a weight rotated in blocks of " +
+                       std::to_string(block) + "; start from the original model",
+                   folder_.string(), linear.name};
+    }
     QUELL_TRY(matrix, Matrix::uninitialized(quantized->rows(), quantized->cols()));
     QUELL_TRY(dequantize(*quantized, matrix.view(), executor));
     return matrix;

@@ -16,13 +16,13 @@ constexpr std::uint64_t kKeptBytes = 512u << 20;
 kernels::PackedWeights* packed_weight(engine::BlockWeights& weights, const model::Block& block,
                                       const model::Linear& linear) {
   for (std::size_t i = 0; i < block.qkv.size(); ++i) {
-    if (block.qkv[i].name == linear.name) return &weights.qkv[i];
+    if (block.qkv[i].name == linear.name) return &weights.qkv[i].weight;
   }
   for (std::size_t i = 0; i < block.gate_up.size(); ++i) {
-    if (block.gate_up[i].name == linear.name) return &weights.gate_up[i];
+    if (block.gate_up[i].name == linear.name) return &weights.gate_up[i].weight;
   }
-  if (block.o.name == linear.name) return &weights.o;
-  if (block.down.name == linear.name) return &weights.down;
+  if (block.o.name == linear.name) return &weights.o.weight;
+  if (block.down.name == linear.name) return &weights.down.weight;
   return nullptr;
 }
 

@@ -21,6 +21,8 @@ io::Json ModuleOutcome::to_json() const {
   json.set("damping", damping);
   json.set("dead_inputs", dead_inputs);
   json.set("guarded_rows", guarded_rows);
+  json.set("activation_bits", activation_bits);
+  json.set("kept_columns", kept_columns);
   json.set("fallback", fallback.empty() ? io::Json() : io::Json(fallback));
   json.set("seconds", seconds);
   return json;
@@ -49,6 +51,8 @@ ModuleOutcome ModuleOutcome::from_json(const io::Json& json) {
   outcome.damping = number("damping");
   outcome.dead_inputs = static_cast<std::uint64_t>(number("dead_inputs"));
   outcome.guarded_rows = static_cast<std::uint64_t>(number("guarded_rows"));
+  outcome.activation_bits = static_cast<std::uint64_t>(number("activation_bits"));
+  outcome.kept_columns = static_cast<std::uint64_t>(number("kept_columns"));
   outcome.fallback = text("fallback");
   outcome.seconds = number("seconds");
   return outcome;

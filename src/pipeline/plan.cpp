@@ -11,6 +11,8 @@
 #include <numeric>
 #include <set>
 
+#include "pipeline/input_choices.hpp"
+#include "pipeline/layout_choice.hpp"
 #include "quell/calib/staged_walk.hpp"
 #include "quell/grid/formats.hpp"
 #include "quell/grid/groups.hpp"
@@ -22,12 +24,6 @@ namespace {
 
 bool needs(const Task& task, quant::Needs what) {
   return includes(task.needs, what);
-}
-
-// The same grid with groups in the other direction.
-GridSpec turned(GridSpec grid) {
-  grid.per = grid.per == Channel::output ? Channel::input : Channel::output;
-  return grid;
 }
 
 // Rows of these lengths are cut into groups of the largest of these that divides them.
@@ -91,7 +87,7 @@ class Planner {
 
   Result<Plan> run(std::uint64_t shard_limit) {
     QUELL_TRY(choose_tasks());
-    QUELL_TRY(choose_layout());
+    QUELL_TRY(choose_layout(recipe_, plan_, problems_));
     check_patterns();
     if (plan_.tasks.empty() && problems_.empty()) {
       problems_.push_back("nothing is left to quantize: every linear layer is ignored or kept");
@@ -129,7 +125,7 @@ class Planner {
         return Error{ErrorCode::usage,
                      "no calibration data: give --calib, or choose --method rtn, which needs none"};
       }
-      method = "balanced";
+      method = recipe_.activation_bits == 4 ? "hadamard+balanced" : "balanced";
     }
     const bool generic = model_.blocks().empty();
     return each_linear([&](const model::Linear& linear, std::uint32_t layer,
@@ -168,9 +164,13 @@ class Planner {
         plan_.kept.push_back(linear.name);
         return ok();
       }
+      QUELL_TRY(word, MethodWord::parse(task.method));
+      task.method = word.quantizer;
       QUELL_TRY(choose_direction(task, grid_given));
+      task.activation_bits = recipe_.activation_bits == 16 ? 0 : recipe_.activation_bits;
       if (!grid_given) choose_group(task);
       if (task.open_direction) settle_direction(task);
+      choose_input(recipe_, data_.peaks, word.rotate, task, plan_.notes, problems_);
       const bool feedback = needs(task, quant::Needs::second_moment);
       if (feedback && !data_.available) {
         return Error{ErrorCode::usage,
@@ -245,6 +245,11 @@ class Planner {
       task.grid.group = *recipe_.group;
       return;
     }
+    // As engines run int8 with int8: a scale for each output channel.
+    if (task.activation_bits == 8 && task.grid.format == Format::int8full) {
+      task.grid.group = 0;
+      return;
+    }
     const std::size_t rows = task.linear->rows, cols = task.linear->cols;
     std::size_t run = task.grid.per == Channel::output ? cols : rows;
     if (task.open_direction) run = std::gcd(rows, cols);
@@ -283,43 +288,6 @@ class Planner {
       plan_.notes.push_back(task.linear->name +
                             ": scales in f32, since its values leave the range of f16 scales");
     }
-    return ok();
-  }
-
-  Status choose_layout() {
-    const std::string wanted = recipe_.to.empty() ? "compressed-tensors" : recipe_.to;
-    plan_.layout = io::find_export_layout(wanted);
-    if (plan_.layout == nullptr) {
-      std::string known;
-      for (const io::ExportLayout& layout : io::export_layouts()) {
-        known += (known.empty() ? "" : ", ") + std::string(layout.name);
-      }
-      return Error{ErrorCode::usage, "--to " + wanted + " is not known; known are " + known};
-    }
-    std::vector<std::string> refusals;
-    for (const Task& task : plan_.tasks) {
-      io::ModulePlan module = task.module();
-      std::string reason = plan_.layout->refuse(module);
-      if (reason.empty() && task.open_direction) {
-        module.grid = turned(module.grid);
-        reason = plan_.layout->refuse(module);
-      }
-      if (!reason.empty()) refusals.push_back(task.linear->name + ": " + reason);
-    }
-    const bool conv1d = std::any_of(plan_.tasks.begin(), plan_.tasks.end(),
-                                    [](const Task& task) { return task.linear->transposed; });
-    if (refusals.empty() && conv1d && plan_.layout->name != "quell") {
-      plan_.notes.push_back(
-          "this architecture keeps its matrices transposed (Conv1D), which other readers of " +
-          std::string(plan_.layout->name) + " may not look for; quell reads the result back");
-    }
-    if (refusals.empty()) return ok();
-    if (!recipe_.to.empty()) {
-      problems_.insert(problems_.end(), refusals.begin(), refusals.end());
-      return ok();
-    }
-    plan_.notes.push_back("--to quell, since compressed-tensors cannot hold this: " + refusals[0]);
-    plan_.layout = io::find_export_layout("quell");
     return ok();
   }
 
@@ -431,7 +399,7 @@ void Planner::estimate() {
   std::map<std::uint32_t, std::vector<const Task*>> layers;
   for (const Task& task : plan_.tasks) {
     plan_.work += task_work(task);
-    walks |= needs(task, quant::Needs::second_moment);
+    walks |= needs(task, quant::Needs::second_moment) || task.kept_columns != 0;
     drifts |= data_.sequential && needs(task, quant::Needs::drift);
     layers[task.layer].push_back(&task);
   }
@@ -461,9 +429,13 @@ void Planner::estimate() {
               : 0;
       const std::uint64_t corrected = drift_rows != 0 ? 4 * cols * drift_rows + 4 * rows * cols : 0;
       // Of two directions the first result waits for the second.
-      const std::uint64_t waiting = task.open_direction ? 3 * rows * cols : 0;
+      const std::uint64_t waiting = task->open_direction ? 3 * rows * cols : 0;
+      // Copies of weight, moment and drift without kept columns, or rotated.
+      const std::uint64_t changed = task->kept_columns == 0 && task->rotation == 0
+                                        ? 0
+                                        : 4 * cols * (rows + (moment ? cols : 0) + drift_rows);
       largest_solve = std::max(largest_solve, (moment ? 12 * cols * cols : 0) + corrected +
-                                                  14 * rows * cols + panels + waiting);
+                                                  14 * rows * cols + panels + waiting + changed);
     }
     std::uint64_t all_moments = 0, block = 0;
     for (const auto& [site, bytes] : moments) {

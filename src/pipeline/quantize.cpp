@@ -11,6 +11,7 @@
 #include <map>
 #include <set>
 
+#include "pipeline/prepared_layer.hpp"
 #include "quell/calib/collect.hpp"
 #include "quell/calib/staged_walk.hpp"
 #include "quell/engine/engine.hpp"
@@ -75,7 +76,8 @@ class Run {
     output_ = &output;
     QUELL_TRY(copy_unchanged());
     for (const Task& task : plan_.tasks) tasks_[task.layer].push_back(&task);
-    walking_ = options_.corpus != nullptr && needs(quant::Needs::second_moment);
+    walking_ =
+        options_.corpus != nullptr && (needs(quant::Needs::second_moment) || keeps_columns());
     if (walking_) {
       QUELL_TRY(needs(quant::Needs::drift) ? walk_in_stages(limit) : walk_blocks(limit));
     } else {
@@ -123,6 +125,11 @@ class Run {
                        [&](const Task& task) { return includes(task.needs, what); });
   }
 
+  bool keeps_columns() const {
+    return std::any_of(plan_.tasks.begin(), plan_.tasks.end(),
+                       [](const Task& task) { return task.kept_columns != 0; });
+  }
+
   Status copy_unchanged() {
     if (output_->find_finished(kCopied) != nullptr) return ok();
     Timed timed(phases_.write);
@@ -165,6 +172,7 @@ class Run {
         sites = std::move(collected);
       }
       quantized_.clear();
+      inputs_.clear();
       for (const model::Site site : model::kSites) {
         const auto found = sites.find(site);
         QUELL_TRY(solve_site(tasks, site, found != sites.end() ? &found->second : nullptr));
@@ -183,6 +191,7 @@ class Run {
     for (std::uint32_t layer = 0; layer <= last; ++layer) {
       const std::vector<const Task*>& tasks = tasks_[layer];
       quantized_.clear();
+      inputs_.clear();
       if (all_finished(tasks)) {
         for (const Task* task : tasks) QUELL_TRY(take_over(*task));
         if (layer == last) break;
@@ -213,7 +222,7 @@ class Run {
           }
           statistics.emplace(*std::move(collected));
         }
-        QUELL_TRY(solve_site(tasks, site, wish.moment ? &*statistics : nullptr));
+        QUELL_TRY(solve_site(tasks, site, wish.profile ? &*statistics : nullptr));
       }
       done_ += staged_work(model_, layer, walk.tokens(), walk.original_tokens());
       if (layer == last) break;
@@ -250,10 +259,10 @@ class Run {
     calib::SiteWish wish;
     for (const Task* task : tasks) {
       const quant::Needs asked = task->needs;
-      if (task->site != site || finished(*task) || !includes(asked, quant::Needs::second_moment)) {
-        continue;
-      }
-      wish.profile = wish.moment = true;
+      const bool moment = includes(asked, quant::Needs::second_moment);
+      if (task->site != site || finished(*task) || (!moment && task->kept_columns == 0)) continue;
+      wish.profile = true;
+      wish.moment |= moment;
       wish.drift |= includes(asked, quant::Needs::drift);
     }
     return wish;
@@ -264,8 +273,10 @@ class Run {
   Status solve_site(const std::vector<const Task*>& tasks, model::Site site,
                     calib::SiteStatistics* statistics) {
     Matrix moment, drift;
+    std::vector<double> peaks;
     std::uint64_t tokens = 0;
     if (statistics != nullptr) {
+      peaks = std::move(statistics->peaks);
       QUELL_TRY(mean, statistics->mean_moment());
       moment = std::move(mean);
       tokens = statistics->tokens;
@@ -280,7 +291,7 @@ class Run {
       if (finished(*task)) {
         QUELL_TRY(take_over(*task));
       } else {
-        QUELL_TRY(solve(*task, moment.view(), drift.view(), tokens));
+        QUELL_TRY(solve(*task, {moment.view(), drift.view(), peaks, tokens}));
       }
     }
     return ok();
@@ -326,6 +337,10 @@ class Run {
         QUELL_TRY(dequantize(found->second, matrix.view(), run_.executor_));
         return matrix;
       }
+      Result<engine::InputForm> input(const model::Linear& linear) override {
+        const auto found = run_.inputs_.find(linear.name);
+        return !as_now_ || found == run_.inputs_.end() ? engine::InputForm() : found->second;
+      }
 
      private:
       const Run& run_;
@@ -351,7 +366,8 @@ class Run {
     if (output_->find_finished(task.linear->name) != nullptr) return take_over(task);
     const calib::StatisticsFile* file = options_.statistics;
     const calib::SiteKey key{task.layer, task.site};
-    const bool wanted = includes(task.needs, quant::Needs::second_moment);
+    const bool feedback = includes(task.needs, quant::Needs::second_moment);
+    const bool wanted = feedback || task.kept_columns != 0;
     if (file != nullptr && !said_no_drift_ && needs(quant::Needs::drift)) {
       said_no_drift_ = true;
       observer_.note(
@@ -360,16 +376,28 @@ class Run {
           "--save-stats does that");
     }
     if (file == nullptr || !wanted || !file->info().channels.contains(key)) {
-      return solve(task, {}, {}, 0);
+      return solve(task, {});
     }
     if (moment_key_ != key) {
       moment_ = Matrix();
       QUELL_TRY(site, file->read(key));
       QUELL_TRY(mean, site.mean_moment());
       moment_ = std::move(mean);
+      peaks_ = std::move(site.peaks);
       moment_key_ = key;
     }
-    return solve(task, moment_.view(), {}, file->info().tokens_fed);
+    InputStatistics inputs{{}, {}, peaks_, file->info().tokens_fed};
+    if (feedback) inputs.moment = moment_.view();
+    return solve(task, inputs);
+  }
+
+  // For the forward pass through the block.
+  Status hold(const Task& task, QuantizedTensor tensor) {
+    if (!walking_) return ok();
+    QUELL_TRY(input, engine::InputForm::of(task.module(), tensor.kept().columns));
+    inputs_.insert_or_assign(task.linear->name, std::move(input));
+    quantized_.insert_or_assign(task.linear->name, std::move(tensor));
+    return ok();
   }
 
   // A layer that an earlier run finished: its codes are needed for the forward pass.
@@ -387,56 +415,50 @@ class Run {
     }
     QUELL_TRY(tensor, plan_.layout->decode(module, bytes));
     modules_.push_back(std::move(module));
-    if (walking_) quantized_.insert_or_assign(task.linear->name, std::move(tensor));
+    QUELL_TRY(hold(task, std::move(tensor)));
     done_ += task_work(task);
     replayed_ += task_work(task);
     return ok();
   }
 
-  Status solve(const Task& task, MatrixView<const float> moment, MatrixView<const float> drift,
-               std::uint64_t tokens) {
+  Status solve(const Task& task, const InputStatistics& inputs) {
     if (observer_.stop_requested()) return stopped(task.linear->name);
     report(task.linear->name, 0);
     const auto begin = Clock::now();
     QUELL_TRY(weight, read_weight(*task.linear));
     io::ModulePlan module = task.module();
-    quant::LayerProblem problem;
-    problem.name = task.linear->name;
-    problem.weight = weight.view();
-    problem.grid = task.grid;
-    problem.scale = task.scale;
-    problem.keep_direction = !task.open_direction;
-    problem.second_moment = moment;
-    problem.drift = drift;
-    problem.drift_of_output = calib::StagedWalk::drifts_at_output(task.site);
-    problem.tokens = tokens;
+    QUELL_TRY(layer, PreparedLayer::create(task, weight.view(), inputs, executor_));
 
     QUELL_TRY(quantizer, quant::make_quantizer(task.method, method_options()));
     std::optional<quant::Quantized> solved;
     {
       Timed timed(phases_.solve);
-      auto result = quantizer->quantize(problem, executor_);
+      auto result = quantizer->quantize(layer.problem(), executor_);
       if (!result) {
         Error error = std::move(result).error();
         if (error.tensor.empty()) error.tensor = task.linear->name;
         return error;
       }
       solved.emplace(*std::move(result));
+      QUELL_TRY(finished, layer.finish(std::move(solved->tensor)));
+      solved->tensor = std::move(finished);
     }
     Timed timed(phases_.write);
     ModuleOutcome outcome;
     outcome.name = task.linear->name;
-    outcome.method = task.method;
+    outcome.method = task.rotation == 0 ? task.method : "hadamard+" + task.method;
     module.grid = solved->tensor.grid();
     outcome.grid = to_string(module.grid);
     outcome.bits_per_weight = solved->tensor.bits_per_weight();
     outcome.objective = solved->objective;
     outcome.objective_rtn = solved->objective_rtn;
     outcome.objective_other_direction = solved->objective_other_direction;
-    outcome.relative_error = relative_error(weight.view(), solved->tensor);
+    outcome.relative_error = relative_error(layer.target(), solved->tensor);
     outcome.damping = solved->damping;
     outcome.dead_inputs = solved->dead_inputs;
     outcome.guarded_rows = solved->guarded_rows;
+    if (task.activation_bits != 0) outcome.activation_bits = task.activation_bits;
+    outcome.kept_columns = task.kept_columns;
     outcome.fallback = solved->fallback;
     if (!outcome.fallback.empty()) observer_.note(task.linear->name + ": " + outcome.fallback);
 
@@ -451,7 +473,7 @@ class Run {
     QUELL_TRY(output_->finish_module(task.linear->name, names, outcome.to_json()));
     outcomes_.push_back(std::move(outcome));
     modules_.push_back(std::move(module));
-    if (walking_) quantized_.insert_or_assign(task.linear->name, std::move(solved->tensor));
+    QUELL_TRY(hold(task, std::move(solved->tensor)));
     done_ += task_work(task);
     report(task.linear->name, 0);
     return ok();
@@ -525,7 +547,9 @@ class Run {
   bool said_no_drift_ = false;
   bool walking_ = false;                              // the forward pass needs the codes of a block
   std::map<std::string, QuantizedTensor> quantized_;  // of the block at hand
+  std::map<std::string, engine::InputForm> inputs_;   // and what they are multiplied with
   Matrix moment_;                                     // read from statistics, shared by its layers
+  std::vector<double> peaks_;                         // the same
   std::optional<calib::SiteKey> moment_key_;
   std::set<std::string> made_;
   std::vector<ModuleOutcome> outcomes_;

@@ -28,10 +28,16 @@ bool names_scale_type(std::string_view grid_word) {
 
 struct SchemeWord {
   std::string_view word;
-  std::uint32_t bits;
+  std::uint32_t bits, activation_bits;
 };
-constexpr std::array<SchemeWord, 4> kSchemes = {
-    {{"W2A16", 2}, {"W3A16", 3}, {"W4A16", 4}, {"W8A16", 8}}};
+constexpr std::array<SchemeWord, 7> kSchemes = {{{"W2A16", 2, 16},
+                                                 {"W3A16", 3, 16},
+                                                 {"W4A16", 4, 16},
+                                                 {"W8A16", 8, 16},
+                                                 {"W8A8", 8, 8},
+                                                 {"W4A8", 4, 8},
+                                                 {"W4A4", 4, 4}}};
+constexpr std::string_view kRotate = "hadamard+";
 
 }  // namespace
 
@@ -56,8 +62,8 @@ Result<Rule> Rule::parse(std::string_view text) {
   if (const std::size_t at = value.find('@'); at != std::string_view::npos) {
     rule.method = std::string(value.substr(0, at));
     value = value.substr(at + 1);
-    if (const auto chain = quant::parse_chain(*rule.method); !chain) {
-      return usage("the rule \"" + std::string(text) + "\": " + chain.error().message);
+    if (const auto method = MethodWord::parse(*rule.method); !method) {
+      return usage("the rule \"" + std::string(text) + "\": " + method.error().message);
     }
   }
   QUELL_TRY(grid, parse_grid(value));
@@ -66,11 +72,26 @@ Result<Rule> Rule::parse(std::string_view text) {
   return rule;
 }
 
+Result<MethodWord> MethodWord::parse(std::string_view text) {
+  MethodWord word;
+  std::string_view quantizer = text;
+  word.rotate = quantizer.starts_with(kRotate);
+  if (word.rotate) quantizer.remove_prefix(kRotate.size());
+  const auto chain = quant::parse_chain(quantizer);
+  if (!chain) {
+    return usage(chain.error().message + "; " + std::string(kRotate) +
+                 " before a method rotates the inputs of layers");
+  }
+  word.quantizer = std::string(quantizer);
+  return word;
+}
+
 Status Recipe::apply_scheme(std::string_view scheme) {
   std::string known;
   for (const SchemeWord& entry : kSchemes) {
     if (entry.word == scheme) {
       bits = entry.bits;
+      activation_bits = entry.activation_bits;
       return ok();
     }
     known += (known.empty() ? "" : ", ") + std::string(entry.word);
@@ -104,6 +125,9 @@ io::Json Recipe::to_json() const {
   json.set("damp_percent", damp_percent);
   json.set("act_order", act_order);
   json.set("direction_by_rounding", direction_by_rounding);
+  json.set("activation_bits", activation_bits);
+  if (activation_group) json.set("activation_group", *activation_group);
+  if (keep_columns) json.set("keep_columns", *keep_columns);
   json.set("engine_precision", engine::to_string(engine_precision));
   io::Json rule_list = io::Json::array();
   for (const Rule& rule : rules) {

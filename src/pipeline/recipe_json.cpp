@@ -40,6 +40,17 @@ Error at(const std::string& file, const Json& value, const Error& error) {
   return wrong(file, value, error.message);
 }
 
+Status set_count(const Json& value, const std::string& file, std::string_view key,
+                 std::int64_t least, std::optional<std::uint32_t>& out) {
+  if (value.as_integer() < least || value.as_integer() > (1 << 30)) {
+    return wrong(file, value,
+                 std::string(key) + " is " + std::to_string(value.as_integer()) + ", expected " +
+                     std::to_string(least) + " to " + std::to_string(1 << 30));
+  }
+  out = static_cast<std::uint32_t>(value.as_integer());
+  return ok();
+}
+
 struct Key {
   std::string_view name;
   Json::Kind kind;
@@ -47,7 +58,7 @@ struct Key {
   Status (*apply)(const Json& value, const std::string& file, Recipe& recipe);
 };
 
-constexpr std::array<Key, 18> kKeys = {{
+constexpr std::array<Key, 21> kKeys = {{
     {"recipe", Json::Kind::integer, "the number 1",
      [](const Json& value, const std::string& file, Recipe&) -> Status {
        if (value.as_integer() == 1) return ok();
@@ -62,9 +73,8 @@ constexpr std::array<Key, 18> kKeys = {{
      }},
     {"method", Json::Kind::string, "a string",
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
-       if (const auto chain = quant::parse_chain(value.as_string()); !chain) {
-         return at(file, value, chain.error());
-       }
+       const auto method = MethodWord::parse(value.as_string());
+       if (!method) return at(file, value, method.error());
        recipe.method = value.as_string();
        return ok();
      }},
@@ -131,6 +141,25 @@ constexpr std::array<Key, 18> kKeys = {{
      [](const Json& value, const std::string&, Recipe& recipe) -> Status {
        recipe.direction_by_rounding = value.as_boolean();
        return ok();
+     }},
+    {"activation_bits", Json::Kind::integer, "a whole number",
+     [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
+       const std::int64_t bits = value.as_integer();
+       if (bits != 4 && bits != 8 && bits != 16) {
+         return wrong(
+             file, value,
+             "activations of " + std::to_string(bits) + " bits; 4, 8 and 16 are supported");
+       }
+       recipe.activation_bits = static_cast<std::uint32_t>(bits);
+       return ok();
+     }},
+    {"activation_group", Json::Kind::integer, "a whole number",
+     [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
+       return set_count(value, file, "activation_group", 1, recipe.activation_group);
+     }},
+    {"keep_columns", Json::Kind::integer, "a whole number",
+     [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
+       return set_count(value, file, "keep_columns", 0, recipe.keep_columns);
      }},
     {"engine_precision", Json::Kind::string, "a string",
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {

@@ -60,7 +60,19 @@ Error usage(std::string message) {
   return Error{ErrorCode::usage, std::move(message)};
 }
 
+constexpr std::array<SplitMethod, 1> kSplits = {{
+    {"outlier_columns", Needs::activation_ranges,
+     "keep the columns whose inputs hold most of the peaks of tokens",
+     "Dettmers, Lewis, Belkada, Zettlemoyer: LLM.int8(): 8-bit matrix multiplication for "
+     "transformers at scale, 2022",
+     [] { return outlier_columns(); }},
+}};
+
 }  // namespace
+
+std::span<const SplitMethod> splits() noexcept {
+  return kSplits;
+}
 
 std::span<const Method> methods() noexcept {
   return kMethods;

@@ -62,6 +62,13 @@ Result<Outcome> read_outcome(const std::string& file, const io::Json& report) {
     module.name = text_at(item, "name");
     module.method = text_at(item, "method");
     module.grid = text_at(item, "grid");
+    // Reports of before inputs could be rounded say nothing of them.
+    if (const double bits = number_at(item, "activation_bits"); bits < 16) {
+      module.grid += fmt::format(", inputs int{}", bits);
+    }
+    if (const double kept = number_at(item, "kept_columns"); kept > 0) {
+      module.grid += fmt::format(", {} in f16", kept);
+    }
     module.fallback = text_at(item, "fallback");
     module.bits = number_at(item, "bits_per_weight");
     module.loss = number_at(item, "objective");

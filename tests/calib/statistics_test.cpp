@@ -8,6 +8,7 @@
 
 #include <filesystem>
 
+#include "quell/core/executor.hpp"
 #include "quell/core/random.hpp"
 #include "support/files.hpp"
 
@@ -50,6 +51,55 @@ TEST(SiteStatistics, AreTheSumsTheyClaimToBe) {
   }
 }
 
+// Of the token (2, -2, 0, 4), mean square 6, heights are (16 / 6)^4 = 4096 / 81 and twice
+// (4 / 6)^4 = 16 / 81. The step from the first to the second is
+// the last channel's alone, that to 0 falls to three.
+TEST(SiteStatistics, SharePeaksAmongTheChannelsAboveEachStep) {
+  SerialExecutor executor;
+  kernels::Context context(executor);
+  Matrix x = *Matrix::zeros(2, 4);
+  const float values[] = {2, -2, 0, 4, 0, 0, 0, 0};  // a token of zeros has no peak
+  std::copy(std::begin(values), std::end(values), x.values().begin());
+  SiteStatistics site;
+  ASSERT_TRUE(site.add(x.view(), false, context));
+  const double low = 16.0 / 81, high = 4096.0 / 81;
+  const double expected[] = {low / 3, low / 3, 0, low / 3 + (high - low)};
+  ASSERT_EQ(site.peaks.size(), 4u);
+  for (std::size_t c = 0; c < 4; ++c) {
+    EXPECT_NEAR(site.peaks[c], expected[c], 1e-5) << c;  // sums are kept as float32
+  }
+}
+
+// Shares add up to the peak, whatever its height: no token decides for the others.
+TEST(SiteStatistics, PeaksDoNotDependOnTheSizeOfATokenNorOnThreads) {
+  SerialExecutor executor;
+  kernels::Context context(executor);
+  Matrix x = random_rows(40, 20, 5);
+  SiteStatistics plain, scaled;
+  ASSERT_TRUE(plain.add(x.view(), false, context));
+  for (std::size_t t = 0; t < 40; ++t) {
+    for (float& value : x.row(t)) value *= t % 2 == 0 ? 1024.0F : 0.25F;
+  }
+  ASSERT_TRUE(scaled.add(x.view(), false, context));
+  EXPECT_EQ(plain.peaks, scaled.peaks);
+  double sum = 0, peaks = 0;
+  for (const double share : plain.peaks) sum += share;
+  for (std::size_t t = 0; t < 40; ++t) {
+    double largest = 0, squares = 0;
+    for (const float value : x.row(t)) {
+      largest = std::max(largest, std::abs(static_cast<double>(value)));
+      squares += static_cast<double>(value) * static_cast<double>(value);
+    }
+    peaks += std::pow(largest * largest / (squares / 20), 4);
+  }
+  EXPECT_NEAR(sum, peaks, 1e-6 * peaks);
+  const std::unique_ptr<Executor> threads = make_openmp_executor(3);
+  kernels::Context many(*threads);
+  SiteStatistics again;
+  ASSERT_TRUE(again.add(x.view(), false, many));
+  EXPECT_EQ(again.peaks, scaled.peaks);
+}
+
 TEST(SiteStatistics, PartsAddUpToTheBitsOfOneRun) {
   SerialExecutor executor;
   kernels::Context context(executor);
@@ -61,6 +111,7 @@ TEST(SiteStatistics, PartsAddUpToTheBitsOfOneRun) {
   }
   ASSERT_TRUE(left.merge(right));
   EXPECT_EQ(left.tokens, whole.tokens);
+  EXPECT_EQ(left.peaks, whole.peaks);
   for (std::size_t i = 0; i < whole.moment.size(); ++i) {
     ASSERT_EQ(left.moment.data()[i], whole.moment.data()[i]) << i;
   }

@@ -397,7 +397,7 @@ TEST(G21, StatisticsThatAreDamaged) {
     return quell({"quantize", job.model, "-o", job.path("out"), "--stats", file, "--force"});
   };
   EXPECT_EQ(use().code, 0);
-  write_bytes(file, replaced(good, "\\\"schema\\\":1", "\\\"schema\\\":9"));
+  write_bytes(file, replaced(good, "\\\"schema\\\":2", "\\\"schema\\\":9"));
   expect_error(use(), 3, {"schema 9"});
   std::string nan = good;
   const double value = NAN;

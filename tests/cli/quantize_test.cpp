@@ -54,6 +54,98 @@ TEST(Quantize, GptqIsCloserToTheOriginalThanRounding) {
   EXPECT_LT(kl("balanced"), kl("gptq"));
 }
 
+// Every scheme from text to a folder that records it, and back through the engine.
+TEST(Quantize, SchemesRoundActivationsWhereTheResultRuns) {
+  const SmallJob job;
+  const auto quantized = [&](const std::string& output, std::vector<std::string> more) {
+    return quell_json(job.quantize(output, std::move(more)));
+  };
+  const auto kl = [&](const std::string& output, std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments = {"eval",   job.path(output), "--against", job.model,
+                                          "--text", job.text,         "--context", "64"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return quell_json(arguments).find("against")->find("kl_mean")->as_number();
+  };
+  const io::Json plain = quantized("a8", {"--scheme", "W8A8", "--keep-columns", "0"});
+  for (const io::Json& module : plain.find("modules")->items()) {
+    EXPECT_EQ(module.find("activation_bits")->as_integer(), 8);
+    EXPECT_EQ(module.find("kept_columns")->as_integer(), 0);
+  }
+  // What engines run: int8 weights and a config that asks for int8 inputs.
+  const std::string config = read_bytes(job.path("a8") + "/config.json");
+  EXPECT_NE(config.find("int-quantized"), std::string::npos);
+  EXPECT_NE(config.find("\"input_activations\": {"), std::string::npos);
+  const double rounded = kl("a8");
+  EXPECT_GT(rounded, kl("a8", {"--activations", "f32"}));
+  // The kernels round as the reference does; only sums differ.
+  EXPECT_NEAR(kl("a8", {"--kernels"}), rounded, 0.01 * rounded);
+
+  const io::Json cured = quantized("kept", {"--scheme", "W8A8"});
+  for (const io::Json& module : cured.find("modules")->items()) {
+    EXPECT_EQ(module.find("kept_columns")->as_integer(), 1);  // 64 and 96 channels
+  }
+  EXPECT_NEAR(kl("kept", {"--kernels"}), kl("kept"), 0.01 * rounded);
+  quell_json({"verify", job.path("kept")});
+
+  quantized("a4", {"--scheme", "W4A4", "--method", "gptq", "--to", "quell"});
+  const io::Json turned = quantized("turned", {"--scheme", "W4A4"});
+  EXPECT_EQ(turned.find("modules")->items()[0].find("method")->as_string(), "hadamard+balanced");
+  EXPECT_NE(kl("turned"), kl("a4"));
+  EXPECT_NEAR(kl("turned", {"--kernels"}), kl("turned"), 0.01 * kl("turned"));
+  quell_json({"generate", job.path("turned"), "--prompt", "the sea", "--tokens", "3"});
+  expect_error(quell({"quantize", job.path("turned"), "-o", job.path("again"), "--method", "rtn",
+                      "--allow-requantize"}),
+               3, {"rotated in blocks of", "original"});
+}
+
+TEST(Quantize, CuresThatCannotBeAreRefusedWithTheReason) {
+  const SmallJob job;
+  const auto refused = [&](std::vector<std::string> more, std::initializer_list<std::string> why) {
+    expect_error(quell(job.quantize("out", std::move(more))), 2, why);
+  };
+  refused({"--keep-columns", "none"}, {"--keep-columns none", "auto"});
+  refused({"--keep-columns", "65"}, {"--keep-columns 65 of 64"});
+  refused({"--scheme", "W4A4", "--keep-columns", "1"}, {"exclude each other"});
+  refused({"--scheme", "W8A8", "--rule", "*=int8:sym:ic:row"}, {"groups down input channels"});
+  refused({"--scheme", "W4A8", "--to", "compressed-tensors"}, {"int-quantized"});
+  refused({"--method", "hadamard+gptq", "--to", "compressed-tensors"}, {"rotated"});
+  refused({"--scheme", "W4A8", "--keep-columns", "2", "--rule", "*=iq4:sym:oc:g32"}, {"no zero"});
+  expect_error(quell({"quantize", job.model, "-o", job.path("out"), "--method", "rtn",
+                      "--keep-columns", "1"}),
+               2, {"--keep-columns 1", "--calib"});
+  // Without text there is nothing to choose by: said, and not guessed.
+  const Ended blind = quell(
+      {"quantize", job.model, "-o", job.path("blind"), "--method", "rtn", "--scheme", "W8A8"});
+  EXPECT_EQ(blind.code, 0) << blind.err;
+  EXPECT_NE(blind.err.find("no columns are kept"), std::string::npos) << blind.err;
+}
+
+TEST(Quantize, StatisticsFromAFileKeepTheSameColumns) {
+  const SmallJob job;
+  const std::string file = job.path("a.stats");
+  quell_json({"quantize", job.model, "--calib", job.text, "--seqlen", "64", "--samples", "4",
+              "--save-stats", file});
+  quell_json({"quantize", job.model, "-o", job.path("out"), "--stats", file, "--scheme", "W4A8"});
+  const io::Json json = quell_json({"quantize", job.model, "-o", job.path("rounded"), "--stats",
+                                    file, "--scheme", "W4A8", "--method", "rtn"});
+  EXPECT_EQ(json.find("modules")->items()[0].find("kept_columns")->as_integer(), 1);
+  // The same file, so the same columns: what rounding and feedback keep of them is equal too.
+  const auto kept = [&](const std::string& output) {
+    auto files = io::Checkpoint::open(job.path(output));
+    EXPECT_TRUE(files.has_value());
+    std::string all;
+    for (const io::TensorInfo& tensor : files->tensors()) {
+      if (tensor.name.find("_kept_") == std::string::npos) continue;
+      std::string bytes(static_cast<std::size_t>(tensor.bytes), '\0');
+      EXPECT_TRUE(files->read(tensor, std::as_writable_bytes(std::span(bytes))));
+      all += tensor.name + bytes;
+    }
+    return all;
+  };
+  EXPECT_FALSE(kept("out").empty());
+  EXPECT_EQ(kept("out"), kept("rounded"));
+}
+
 TEST(Quantize, GivesTheSameBitsForAnyThreadsAndInstructionSet) {
   const SmallJob job;
   for (const std::string method : {"gptq", "balanced"}) {

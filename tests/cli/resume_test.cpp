@@ -67,6 +67,29 @@ TEST(Resume, AfterAKillAtAnyMomentGivesTheSameBytes) {
   }
 }
 
+// Columns are chosen from statistics of inputs that went through the layers before, with their
+// inputs rounded: all of that comes back from files.
+TEST(Resume, OfSchemesThatRoundActivationsGivesTheSameBytes) {
+  SmallJob job;
+  for (const char* scheme : {"W4A8", "W4A4"}) {
+    SCOPED_TRACE(scheme);
+    const auto more = [&](const std::string& output) {
+      return job.quantize(output, {"--scheme", scheme});
+    };
+    const std::string whole = std::string("whole") + scheme, cut = std::string("cut") + scheme;
+    const std::string expected = hash_of(quell_json(more(whole)));
+    const std::string file = job.path("count");
+    Environment counting = fault("any", 0, "error");
+    counting["QUELL_FAULT_COUNT"] = file;
+    ASSERT_EQ(quell(more("counted" + std::string(scheme)), counting).code, 0);
+    const long calls = std::strtol(read_bytes(file).c_str(), nullptr, 10);
+    EXPECT_EQ(quell(more(cut), fault("any", calls * 2 / 3, "kill")).signal, SIGKILL);
+    const io::Json resumed = quell_json(more(cut));
+    EXPECT_GE(resumed.find("resumed_modules")->as_integer(), 6);
+    EXPECT_EQ(hash_of(resumed), expected);
+  }
+}
+
 TEST(Resume, AtMostOneModuleIsLost) {
   const SmallJob job;
   const long calls = counted_calls(job, "counted");

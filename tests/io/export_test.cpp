@@ -271,6 +271,51 @@ TEST(NativeLayout, CarriesKeptColumns) {
             std::string::npos);
 }
 
+TEST(NativeLayout, CarriesWhatIsDoneToInputs) {
+  const TemporaryFolder folder;
+  ModulePlan module{"m", grid("int4:sym:oc:g4"), 2, 24};
+  const auto checkpoint = test::make_checkpoint(
+      folder.path(), encoded(layout("quell"), "m", random_quantized(module.grid, 2, 24)));
+  const auto parse = [&](const std::string& text) {
+    Json config;
+    config.set("quantization_config", *parse_json(text, "config.json"));
+    return QuantizedModules::parse(config, "config.json", checkpoint);
+  };
+  module.activation_bits = 4;
+  module.activation_group = 12;
+  module.rotation = 8;
+  module.rotation_seed = (std::uint64_t{1} << 53) - 1;
+  EXPECT_EQ(layout("quell").refuse(module), "");
+  const std::string text = layout("quell").config(std::span(&module, 1), {}).dump();
+  const auto modules = parse(text);
+  ASSERT_TRUE(modules.has_value()) << modules.error().message;
+  const ModulePlan& back = modules->modules()[0];
+  EXPECT_EQ(back.activation_bits, 4u);
+  EXPECT_EQ(back.activation_group, 12u);
+  EXPECT_EQ(back.rotation, 8u);
+  EXPECT_EQ(back.rotation_seed, module.rotation_seed);
+  // Each of these would be computed wrongly, or not at all.
+  for (const auto& [good, bad, why] :
+       {std::array<const char*, 3>{"\"activation_bits\":4", "\"activation_bits\":5", "5 bits"},
+        {"\"activation_bits\":4", "\"activation_bits\":8", "only inputs of 4 bits"},
+        {"\"activation_group\":12", "\"activation_group\":0", "activation_group"},
+        {"\"rotation\":8", "\"rotation\":7", "do not divide 24"},
+        {"\"rotation\":8", "\"rotation\":-8", "rotation"},
+        {"\"rotation\":8", "\"rotation\":8,\"kept_columns\":2", "kept columns"}}) {
+    std::string changed = text;
+    const std::size_t at = changed.find(good);
+    ASSERT_NE(at, std::string::npos) << good;
+    changed.replace(at, std::string_view(good).size(), bad);
+    const auto refused = parse(changed);
+    ASSERT_FALSE(refused.has_value()) << bad;
+    EXPECT_NE(refused.error().message.find(why), std::string::npos) << refused.error().message;
+  }
+  ModulePlan down = module;
+  down.grid = grid("int4:sym:ic:g2");
+  EXPECT_NE(layout("quell").refuse(down).find("input channels"), std::string::npos);
+  EXPECT_NE(layout("compressed-tensors").refuse(module).find("rotated"), std::string::npos);
+}
+
 // ------------------------------------------------------------------ against the package
 
 std::vector<std::uint64_t> numbers(const Json& item, std::string_view name) {

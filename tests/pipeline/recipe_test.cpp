@@ -50,6 +50,34 @@ TEST(Rule, ErrorsShowTheFormAndTheKnownNames) {
   EXPECT_NE(Rule::parse("x=gptqq@int4").error().message.find("gptq"), std::string::npos);
 }
 
+TEST(Scheme, SetsTheBitsOfWeightsAndOfActivations) {
+  Recipe recipe;
+  ASSERT_TRUE(recipe.apply_scheme("W4A8"));
+  EXPECT_EQ(recipe.bits, 4u);
+  EXPECT_EQ(recipe.activation_bits, 8u);
+  ASSERT_TRUE(recipe.apply_scheme("W8A16"));
+  EXPECT_EQ(recipe.bits, 8u);
+  EXPECT_EQ(recipe.activation_bits, 16u);
+  const Status unknown = recipe.apply_scheme("W4A2");
+  ASSERT_FALSE(unknown);
+  EXPECT_NE(unknown.error().message.find("W4A4"), std::string::npos) << unknown.error().message;
+}
+
+TEST(MethodWord, RotatesBehindHadamard) {
+  EXPECT_FALSE(MethodWord::parse("gptq")->rotate);
+  const auto rotated = MethodWord::parse("hadamard+rtn");
+  ASSERT_TRUE(rotated.has_value());
+  EXPECT_TRUE(rotated->rotate);
+  EXPECT_EQ(rotated->quantizer, "rtn");
+  for (const char* word :
+       {"", "hadamard", "hadamard+", "hadamard+hadamard+gptq", "gptq+hadamard"}) {
+    const auto wrong = MethodWord::parse(word);
+    ASSERT_FALSE(wrong.has_value()) << word;
+    EXPECT_NE(wrong.error().message.find("gptq"), std::string::npos);
+  }
+  EXPECT_EQ(*Rule::parse("*=hadamard+gptq@int4:sym:oc:g32")->method, "hadamard+gptq");
+}
+
 TEST(Nearest, FindsTheLikelyWordOrNone) {
   const std::vector<std::string> words = {"--method", "--samples", "--seqlen"};
   EXPECT_EQ(nearest("--methd", words), "--method");
@@ -66,6 +94,9 @@ TEST(RecipeJson, ReadsBackWhatItWrites) {
   recipe.rules.push_back(*Rule::parse("a*=rtn@int8:sym:oc:row"));
   recipe.rules.push_back(*Rule::parse("b=keep"));
   recipe.ignore = {"c*"};
+  ASSERT_TRUE(recipe.apply_scheme("W4A4"));
+  recipe.activation_group = 64;
+  recipe.keep_columns = 0;
   Recipe again;
   const Status status = apply_recipe_json(recipe.to_json(), "recipe", again);
   ASSERT_TRUE(status) << status.error().message;

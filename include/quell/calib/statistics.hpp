@@ -37,6 +37,9 @@ struct SiteStatistics {
   std::uint64_t drift_tokens = 0;
   std::vector<double> sum, sum_squares, sum_abs;  // per channel
   std::vector<float> max_abs;                     // per channel
+  /// What each channel has in the peaks that set the scales of tokens (calib/peaks.hpp); empty if
+  /// read from a file of before it was recorded.
+  std::vector<double> peaks;
 
   /// Adds the rows of x [T, IC]: their products in float32 as one chunk, the chunks in double.
   /// Error: numeric (a non-finite activation, with its channel), resource.
@@ -64,6 +67,7 @@ struct StatisticsInfo {
   std::vector<std::uint32_t> merged_parts;  // parts inside, ascending, from 1
   std::uint64_t tokens_fed = 0;
   engine::Precision precision = engine::Precision::f32;  // what the model computed in
+  bool peaks = true;  // false: a file of before SiteStatistics::peaks were recorded
 };
 
 /// SHA-256 over names, types, shapes and a sample of the weights: the model a file belongs to.

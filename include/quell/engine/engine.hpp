@@ -17,6 +17,7 @@
 #include "quell/core/executor.hpp"
 #include "quell/core/result.hpp"
 #include "quell/core/tensor.hpp"
+#include "quell/engine/input_form.hpp"
 #include "quell/engine/precision.hpp"
 #include "quell/engine/tap.hpp"
 #include "quell/grid/spec.hpp"
@@ -43,13 +44,18 @@ class Cache {
   std::vector<kernels::KeyValueCache> layers_;
 };
 
-/// The weights of one block, packed for the kernels.
+/// A linear layer, packed for the kernels.
+struct PackedLinear {
+  kernels::PackedWeights weight;
+  Matrix bias;      // one row; empty where there is none
+  InputForm input;  // what is multiplied; not what the kernel does to its input by itself
+};
+
+/// The weights of one block.
 struct BlockWeights {
   std::uint32_t layer = 0;
-  std::vector<kernels::PackedWeights> qkv, gate_up;
-  kernels::PackedWeights o, down;
-  std::vector<Matrix> qkv_bias, gate_up_bias;  // empty matrices where there is none
-  Matrix o_bias, down_bias;
+  std::vector<PackedLinear> qkv, gate_up;
+  PackedLinear o, down;
   Matrix attention_norm, attention_norm_bias, mlp_norm, mlp_norm_bias, q_norm, k_norm;
 };
 
@@ -58,11 +64,14 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
   virtual Result<Matrix> weight(const model::Linear& linear) = 0;
+  /// What that weight is multiplied with. Asked for after weight().
+  virtual Result<InputForm> input(const model::Linear&) { return InputForm(); }
 };
 
-/// How products with weights are done. What a WeightSource gives is float32 with the first three;
-/// other weights that are not quantized keep their 16 bits, if they have so many, with packed and
-/// int8.
+/// How products with weights are done. Inputs that a module of the checkpoint wants rounded are
+/// (InputForm), where EngineOptions::round_inputs says so: with packed by the kernel, if it can.
+/// What a WeightSource gives is float32 with the first three; other weights that are not quantized
+/// keep their 16 bits, if they have so many, with packed and int8.
 enum class Arithmetic {
   dequantized,  // weights written out as float32: the reference
   packed,       // weights as they are stored, float32 activations: the same up to rounding
@@ -79,6 +88,7 @@ constexpr Arithmetic arithmetic_of(Precision precision) noexcept {
 struct EngineOptions {
   bool zero_nonfinite = false;  // NaN and infinite weights read as 0; else they are errors
   Arithmetic arithmetic = Arithmetic::dequantized;
+  bool round_inputs = true;  // of modules that ask for it
   /// Rounds the head to this grid (along output channels) and multiplies it as `arithmetic` says;
   /// also a head that is the embedding.
   std::optional<GridSpec> head;

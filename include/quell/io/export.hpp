@@ -23,12 +23,17 @@ struct ModulePlan {
   std::string name;  // path in the checkpoint without ".weight"
   GridSpec grid;
   std::size_t rows = 0, cols = 0;  // [OC, IC]
-  // 8: engines quantize the layer's input to int8, per token, while they run. 0: they do not.
+  // 8 or 4: engines quantize the layer's input to so many bits while they run. 0: they do not.
   unsigned activation_bits = 0;
   std::size_t kept_columns = 0;  // input channels beside the codes, in f16
   // The direction of groups was open when the file was laid out: the arrays of scales and zeros are
   // stored as one row.
   bool open_direction = false;
+  std::size_t activation_group = 0;  // input channels that share a scale; 0: a whole token
+  // Not 0: the codes are those of a rotated weight, and engines rotate the layer's input in blocks
+  // of so many channels before anything else, with the signs of the seed (engine/rotation.hpp).
+  std::size_t rotation = 0;
+  std::uint64_t rotation_seed = 0;
 };
 
 struct ExportLayout {

@@ -33,17 +33,19 @@ struct Task {
   /// The method chooses the direction of groups; that of the grid means nothing yet. The array of
   /// scales has as many elements either way.
   bool open_direction = false;
+  unsigned activation_bits = 0;      // to which the input is rounded while the model runs; 0: not
+  std::size_t activation_group = 0;  // channels that share a scale then; 0: the whole token
+  std::size_t kept_columns = 0;      // that stay in f16 beside the codes
+  std::size_t rotation = 0;          // block in which inputs are rotated; 0: they are not
 
-  io::ModulePlan module() const {
-    io::ModulePlan plan{linear->name, grid, linear->rows, linear->cols};
-    plan.open_direction = open_direction;
-    return plan;
-  }
+  /// As it will be written. Layers of one site have the same rotation.
+  io::ModulePlan module() const;
 };
 
 /// What calibration there is to work with.
 struct CalibrationSize {
   bool available = false;   // calibration text, ids or statistics are given
+  bool peaks = false;       // and tell which channels set the scales of tokens
   bool sequential = false;  // the corpus is walked block by block (else statistics are given)
   std::uint64_t tokens = 0;
   std::uint64_t longest = 0;  // tokens of the longest chunk

@@ -44,6 +44,8 @@ struct ModuleOutcome {
   double relative_error = 0;                        // |W - Q| / |W|
   double damping = 0;
   std::uint64_t dead_inputs = 0, guarded_rows = 0;
+  std::uint64_t activation_bits = 16;  // of the input while the model runs; 16: not rounded
+  std::uint64_t kept_columns = 0;      // in f16 beside the codes
   std::string fallback;
   double seconds = 0;
 

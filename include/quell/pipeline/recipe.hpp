@@ -32,8 +32,18 @@ struct Rule {
   static Result<Rule> parse(std::string_view text);
 };
 
+/// The word of a method: what quant::parse_chain takes, or hadamard+ and that, for layers that
+/// rotate their inputs.
+struct MethodWord {
+  bool rotate = false;
+  std::string quantizer;
+
+  /// Error: usage, with the known words.
+  static Result<MethodWord> parse(std::string_view text);
+};
+
 struct Recipe {
-  std::string method;      // "" = balanced where there is data
+  std::string method;      // "" = balanced where there is data, rotating inputs of 4 bits
   std::uint32_t bits = 4;  // 2, 3, 4 or 8
   bool symmetric = true;
   std::optional<Channel> per;           // absent: output, or the choice of a method that has one
@@ -43,7 +53,10 @@ struct Recipe {
   std::optional<ScaleType> scale_type;  // absent: bf16 for bf16 models, f16 for others
   double damp_percent = 0.01;           // fraction of the mean diagonal of H
   bool act_order = false;
-  bool direction_by_rounding = false;                           // quant::AdadimOptions
+  bool direction_by_rounding = false;             // quant::AdadimOptions
+  std::uint32_t activation_bits = 16;             // of inputs while the model runs: 4, 8 or 16
+  std::optional<std::uint32_t> activation_group;  // absent: a scale for each token
+  std::optional<std::uint32_t> keep_columns;  // of every layer, in f16; absent: chosen by the plan
   engine::Precision engine_precision = engine::Precision::f32;  // of the calibration forward pass
   std::vector<Rule> rules;                                      // later ones win
   std::vector<std::string> ignore;                              // globs; win over rules
@@ -52,7 +65,7 @@ struct Recipe {
   std::optional<std::uint64_t> target_bytes;     // of all weight files
   std::string to;                                // export layout; "" = the default
 
-  /// Applies a scheme word: W4A16, W8A16, W3A16, W2A16. Error: usage, listing them.
+  /// Applies a scheme word, W4A16 or W8A8 for example. Error: usage, listing them.
   Status apply_scheme(std::string_view scheme);
   /// Applies a word for the direction of groups: output, input, auto. Error: usage.
   Status apply_per(std::string_view word);

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "quell/quant/quantizer.hpp"
+#include "quell/quant/split.hpp"
 
 namespace quell::quant {
 
@@ -72,5 +73,8 @@ struct AdadimOptions {
   bool by_rounding = false;
 };
 std::unique_ptr<Quantizer> adadim(std::unique_ptr<Quantizer> inner, AdadimOptions options = {});
+
+/// Split: keeps the columns whose inputs hold most of the peaks that set the scales of tokens.
+std::unique_ptr<Split> outlier_columns();
 
 }  // namespace quell::quant

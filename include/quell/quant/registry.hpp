@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// The table of quantizers: what the command line, recipes, documents and tests know of a method.
+// The tables of quantizers and splits: what the command line, recipes, documents and tests know of
+// a method.
 
 #include <memory>
 #include <span>
@@ -11,6 +12,7 @@
 
 #include "quell/core/result.hpp"
 #include "quell/quant/quantizer.hpp"
+#include "quell/quant/split.hpp"
 
 namespace quell::quant {
 
@@ -74,5 +76,15 @@ Result<Chain> parse_chain(std::string_view name);
 /// Errors (usage): as parse_chain; a damping that is negative or not finite.
 Result<std::unique_ptr<Quantizer>> make_quantizer(std::string_view name,
                                                   const MethodOptions& options = {});
+
+struct SplitMethod {
+  std::string_view name;
+  Needs needs;
+  std::string_view help;   // one line
+  std::string_view paper;  // authors, title, year; empty where there is none
+  std::unique_ptr<Split> (*make)();
+};
+
+std::span<const SplitMethod> splits() noexcept;
 
 }  // namespace quell::quant
