@@ -145,9 +145,10 @@ Result<std::uint64_t> parse_size(std::string_view text) {
 
 void QuantizeArguments::add(CLI::App& app) {
   app.add_option("--scheme", scheme, "W4A16 (default), W8A16, W3A16, W2A16");
-  app.add_option("--method", method,
-                 "rtn, hqq, gptq or balanced (the default); adadim+METHOD also chooses the direction "
-                 "of groups, adadim alone over gptq");
+  app.add_option(
+      "--method", method,
+      "rtn, hqq, gptq or balanced (the default); adadim+METHOD also chooses the direction "
+      "of groups, adadim alone over gptq; transforms before it, as awq+gptq");
   app.add_option("--bits", bits, "bits of a code: 2, 3, 4 or 8");
   app.add_option("--group-size", group_size,
                  "weights that share a scale; -1 for the whole row (default: the largest of 128, "

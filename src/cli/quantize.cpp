@@ -13,7 +13,7 @@
 #include "quell/io/output.hpp"
 #include "quell/pipeline/allocation.hpp"
 #include "quell/pipeline/plan.hpp"
-#include "quell/quant/registry.hpp"
+#include "quell/quant/transform.hpp"
 
 namespace quell::cli {
 namespace {
@@ -198,9 +198,7 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
                                       Executor& executor, pipeline::Observer& observer) {
   QUELL_TRY(recipe, arguments.recipe());
   QUELL_TRY(shard, parse_shard(arguments.shard));
-  if (!arguments.method.empty()) {
-    if (const auto chain = quant::parse_chain(arguments.method); !chain) return chain.error();
-  }
+  if (!arguments.method.empty()) QUELL_TRY(quant::check_chain(arguments.method));
   if (arguments.output.empty() && arguments.save_statistics.empty() && !arguments.dry_run) {
     return usage("no output folder: give -o OUT");
   }

@@ -8,6 +8,7 @@
 #include <array>
 
 #include "quell/quant/registry.hpp"
+#include "quell/quant/transform.hpp"
 
 namespace quell::pipeline {
 namespace {
@@ -56,6 +57,12 @@ Result<Rule> Rule::parse(std::string_view text) {
   if (const std::size_t at = value.find('@'); at != std::string_view::npos) {
     rule.method = std::string(value.substr(0, at));
     value = value.substr(at + 1);
+    if (!quant::take_transforms(*rule.method).transforms.empty()) {
+      return usage("the rule \"" + std::string(text) +
+                   "\" names a transform; transforms reach the whole model, so give them with "
+                   "the method: --method " +
+                   *rule.method);
+    }
     if (const auto chain = quant::parse_chain(*rule.method); !chain) {
       return usage("the rule \"" + std::string(text) + "\": " + chain.error().message);
     }
@@ -93,6 +100,7 @@ io::Json Recipe::to_json() const {
   io::Json json = io::Json::object();
   json.set("recipe", 1);
   json.set("method", method);
+  json.set("alpha", alpha);
   json.set("bits", bits);
   json.set("symmetric", symmetric);
   if (per || per_auto) {

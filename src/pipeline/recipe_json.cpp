@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "quell/pipeline/recipe.hpp"
-#include "quell/quant/registry.hpp"
+#include "quell/quant/transform.hpp"
 
 namespace quell::pipeline {
 namespace {
@@ -47,7 +47,7 @@ struct Key {
   Status (*apply)(const Json& value, const std::string& file, Recipe& recipe);
 };
 
-constexpr std::array<Key, 18> kKeys = {{
+constexpr std::array<Key, 19> kKeys = {{
     {"recipe", Json::Kind::integer, "the number 1",
      [](const Json& value, const std::string& file, Recipe&) -> Status {
        if (value.as_integer() == 1) return ok();
@@ -62,10 +62,18 @@ constexpr std::array<Key, 18> kKeys = {{
      }},
     {"method", Json::Kind::string, "a string",
      [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
-       if (const auto chain = quant::parse_chain(value.as_string()); !chain) {
-         return at(file, value, chain.error());
-       }
+       const Status known = quant::check_chain(value.as_string());
+       if (!known) return at(file, value, known.error());
        recipe.method = value.as_string();
+       return ok();
+     }},
+    {"alpha", Json::Kind::real, "a number",
+     [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
+       const double alpha = value.as_number();
+       if (!(alpha >= 0 && alpha <= 1)) {
+         return wrong(file, value, "alpha is outside 0 to 1 (smoothquant's share, usually 0.5)");
+       }
+       recipe.alpha = alpha;
        return ok();
      }},
     {"bits", Json::Kind::integer, "a whole number",

@@ -33,7 +33,8 @@ struct Rule {
 };
 
 struct Recipe {
-  std::string method;      // "" = balanced where there is data
+  std::string method;  // "" = balanced where there is data; transforms may stand before: awq+gptq
+  double alpha = 0.5;  // smoothquant: share of the difficulty that moves into the weights
   std::uint32_t bits = 4;  // 2, 3, 4 or 8
   bool symmetric = true;
   std::optional<Channel> per;           // absent: output, or the choice of a method that has one

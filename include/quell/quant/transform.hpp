@@ -53,6 +53,9 @@ struct SiteProblem {
   std::span<const float> max_magnitudes;    // [IC]
 };
 
+/// What a head is called that shared the embedding's weights and no longer does.
+inline constexpr std::string_view kUntiedHead = "lm_head.weight";
+
 class Transform {
  public:
   virtual ~Transform() = default;
@@ -119,7 +122,7 @@ struct MethodChain {
   std::vector<std::string> transforms;
   std::string quantizer;  // may hold '+' itself; empty only where the word is, or ends with '+'
 };
-MethodChain split_chain(std::string_view word);
+MethodChain take_transforms(std::string_view word);
 /// Errors (usage): the quantizer of the chain is not known; a transform that is named twice; one
 /// that edits the whole model after one that needs statistics of it.
 Status check_chain(std::string_view word);

@@ -22,8 +22,6 @@
 namespace quell::quant {
 namespace {
 
-constexpr const char* kHead = "lm_head.weight";  // in every architecture with tied embeddings
-
 Error refused(const model::Model& model, const std::string& reason) {
   return Error{
       ErrorCode::unsupported, model.folder().string() + ": " + reason, model.folder().string(), {}};
@@ -165,7 +163,7 @@ Status fold_norms(const model::Model& model, model::Edits& edits, Executor& exec
 
 /// `model` read through `edits`, with a head of its own. It must be gone before `edits` is.
 model::Model with_own_head(const model::Model& model, model::Edits& edits) {
-  if (model.tied_head()) edits.untie_head(model.frame().embedding, kHead);
+  if (model.tied_head()) edits.untie_head(model.frame().embedding, std::string(kUntiedHead));
   return model.edited(std::shared_ptr<const model::Edits>(std::shared_ptr<void>(), &edits));
 }
 

@@ -51,7 +51,7 @@ const TransformEntry* find_transform(std::string_view name) noexcept {
   return nullptr;
 }
 
-MethodChain split_chain(std::string_view word) {
+MethodChain take_transforms(std::string_view word) {
   MethodChain chain;
   for (;;) {
     const std::size_t plus = word.find('+');
@@ -66,15 +66,15 @@ MethodChain split_chain(std::string_view word) {
 }
 
 Status check_chain(std::string_view word) {
-  const MethodChain chain = split_chain(word);
-  if (find_method(chain.quantizer) == nullptr) {
+  const MethodChain chain = take_transforms(word);
+  if (const auto quantizer = parse_chain(chain.quantizer); !quantizer) {
     std::string known;
     for (const TransformEntry& entry : kTransforms) {
       known += (known.empty() ? "" : ", ") + std::string(entry.name);
     }
-    return Error{ErrorCode::usage, "the method \"" + std::string(word) +
-                                       "\" is not known; known are " + method_names() +
-                                       ", and before one of them, joined by +, " + known};
+    Error error = quantizer.error();
+    error.message += "; before one of them, joined by +, may stand " + known;
+    return error;
   }
   bool measured = false;
   for (std::size_t i = 0; i < chain.transforms.size(); ++i) {
