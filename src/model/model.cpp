@@ -232,7 +232,7 @@ Result<Matrix> Model::stored_tensor(const std::string& name, bool allow_nonfinit
 Result<Matrix> Model::rows(const std::string& name, std::size_t first, std::size_t count,
                            bool allow_nonfinite) const {
   if (!is_edited(name)) return stored_rows(name, first, count, allow_nonfinite);
-  QUELL_ASSERT(edits_->maps_rows_alone(name));
+  QUELL_ASSERT(edits_->maps_rows_alone(name) && !is_transposed(name));
   QUELL_TRY(matrix, stored_rows(edits_->source(name), first, count, allow_nonfinite));
   SerialExecutor serial;
   QUELL_TRY(edits_->apply(name, matrix, /*transposed=*/false, serial));

@@ -310,10 +310,11 @@ std::vector<std::string> Transforming::floats(std::uint32_t layer) const {
   return names;
 }
 
-Status Transforming::write_tensor(const io::TensorPlan& tensor, io::OutputFolder& output) const {
+Status Transforming::write_tensor(const io::TensorPlan& tensor, bool by_rows,
+                                  io::OutputFolder& output) const {
   std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.bytes));
   const std::size_t width = bits(tensor.dtype) / 8;
-  if (tensor.shape.size() == 2 && edits_->maps_rows_alone(tensor.name)) {
+  if (by_rows && tensor.shape.size() == 2) {
     const auto rows = static_cast<std::size_t>(tensor.shape[0]);
     const auto cols = static_cast<std::size_t>(tensor.shape[1]);
     const std::size_t step =
@@ -338,7 +339,7 @@ Status Transforming::write_frame(io::OutputFolder& output, std::vector<std::stri
   }
   for (const auto& [name, tensor] : planned_) {
     if (blocks.contains(name)) continue;
-    QUELL_TRY(write_tensor(*tensor, output));
+    QUELL_TRY(write_tensor(*tensor, /*by_rows=*/true, output));
     names.push_back(name);
   }
   return ok();
@@ -354,7 +355,7 @@ Status Transforming::write_block(std::uint32_t layer, io::OutputFolder& output) 
   for (std::string& name : floats(layer)) {
     const auto planned = planned_.find(name);
     if (planned == planned_.end()) continue;
-    QUELL_TRY(write_tensor(*planned->second, output));
+    QUELL_TRY(write_tensor(*planned->second, /*by_rows=*/false, output));
     names.push_back(std::move(name));
   }
   io::Json scalings = io::Json::array();

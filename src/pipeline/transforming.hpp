@@ -92,7 +92,8 @@ class Transforming {
   Transforming(const model::Model& model, const Plan& plan, Executor& executor)
       : model_(model), plan_(plan), executor_(executor) {}
   std::vector<std::string> floats(std::uint32_t layer) const;
-  Status write_tensor(const io::TensorPlan& tensor, io::OutputFolder& output) const;
+  /// `by_rows`: a table that may be large, and of which only rows are mapped.
+  Status write_tensor(const io::TensorPlan& tensor, bool by_rows, io::OutputFolder& output) const;
   /// Edits, remembers the factors, returns what x is divided by.
   Result<std::vector<float>> scale(std::uint32_t layer, model::Site site,
                                    std::vector<float> factors);

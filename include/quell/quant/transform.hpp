@@ -142,7 +142,7 @@ std::unique_ptr<Transform> smoothquant(SmoothQuantOptions options = {});
 /// maxima, by search over alpha. Departure: candidates are judged by tr(E H E^T) on the grid that
 /// will be used, for all weights of the site, instead of by forward passes.
 struct AwqOptions {
-  unsigned steps = 20;  // alpha = 0, 1 / steps, ...
+  unsigned steps = 10;  // alpha = 0, 1 / steps, ...
 };
 std::unique_ptr<Transform> awq(AwqOptions options = {});
 

@@ -3,14 +3,13 @@
 // awq: candidates for the factors of a site, each judged by the loss tr(E H E^T) that rounding on
 // the grid to come would have, E = Q(W S) S^-1 - W. With H no forward pass is needed, and for o and
 // down the loss is that of the block's own output. The loss of a row costs as much as a row of a
-// forward pass over IC tokens; 512 rows of a site are enough to tell candidates apart, and at 40
-// candidates they cost a few percent of collecting H from 100 k tokens.
+// forward pass over IC tokens; 256 rows of a site tell candidates apart, and 20 candidates cost as
+// much as 5,000 tokens more would.
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <optional>
 
 #include "quant/problem.hpp"
 #include "quant/transforms/scales.hpp"
@@ -19,7 +18,13 @@
 namespace quell::quant {
 namespace {
 
-constexpr std::size_t kRows = MomentLoss::kSampledRows;  // judged, of all linears of a site
+constexpr std::size_t kRows = 256;    // judged, of all linears of a site
+constexpr std::size_t kSearched = 3;  // candidates that are judged with searched scales
+
+struct Candidate {
+  std::vector<float> factors;
+  double loss = std::numeric_limits<double>::infinity();
+};
 
 // Some rows of one linear, evenly spread.
 struct Sample {
@@ -76,29 +81,39 @@ class Awq final : public Transform {
     for (double& share : shares) share /= static_cast<double>(rows);
     QUELL_TRY(w, free_maxima(problem, std::span<const double>(shares), "share of the group"));
 
-    std::vector<float> best;
-    double least = std::numeric_limits<double>::infinity();
-    linalg::Context context(executor);
-    const auto consider = [&](std::vector<float> factors) -> Status {
-      QUELL_TRY(loss, judge(problem, samples, factors, profile, context));
-      if (loss < least) {
-        least = loss;
-        best = std::move(factors);
-      }
-      return ok();
-    };
-    QUELL_TRY(consider(std::vector<float>(a.size(), 1.0f)));
+    std::vector<Candidate> candidates;
+    candidates.push_back({std::vector<float>(a.size(), 1.0f)});
     for (unsigned step = 0; step < options_.steps; ++step) {
       const double alpha = static_cast<double>(step) / options_.steps;
-      if (step != 0) QUELL_TRY(consider(awq_factors(a, {}, alpha)));
-      QUELL_TRY(consider(awq_factors(a, w, alpha)));
+      if (step != 0) candidates.push_back({awq_factors(a, {}, alpha)});
+      candidates.push_back({awq_factors(a, w, alpha)});
     }
-    if (best.empty()) {
+    // Searching scales costs ten times as much as the rest: plain ones choose who is worth it. What
+    // stays as it is always is.
+    linalg::Context context(executor);
+    const auto by_loss = [](const Candidate& x, const Candidate& y) { return x.loss < y.loss; };
+    for (Candidate& candidate : candidates) {
+      QUELL_TRY(loss, judge(problem, samples, candidate.factors, profile, false, context));
+      candidate.loss = std::isfinite(loss) ? loss : HUGE_VAL;
+    }
+    const bool searched = std::any_of(samples.begin(), samples.end(), [](const Sample& sample) {
+      return sample.planned->scale == ScaleMethod::search;
+    });
+    if (searched) {
+      std::stable_sort(candidates.begin() + 1, candidates.end(), by_loss);
+      candidates.resize(std::min(candidates.size(), 1 + kSearched));
+      for (Candidate& candidate : candidates) {
+        QUELL_TRY(loss, judge(problem, samples, candidate.factors, profile, true, context));
+        candidate.loss = std::isfinite(loss) ? loss : HUGE_VAL;
+      }
+    }
+    Candidate& best = *std::min_element(candidates.begin(), candidates.end(), by_loss);
+    if (!std::isfinite(best.loss)) {
       return Error{ErrorCode::numeric, "block " + std::to_string(problem.layer) + ", " +
                                            std::string(to_string(problem.site)) +
                                            ": no factors have a finite loss"};
     }
-    return best;
+    return std::move(best.factors);
   }
 
  private:
@@ -137,7 +152,7 @@ class Awq final : public Transform {
 
   static Result<double> judge(const SiteProblem& problem, const std::vector<Sample>& samples,
                               const std::vector<float>& factors, const MomentProfile& profile,
-                              linalg::Context& context) {
+                              bool searched, linalg::Context& context) {
     const std::size_t inputs = profile.importance.size();
     const MomentLoss loss(problem.second_moment, profile.unit);
     std::vector<float> s(inputs), importance(inputs), back(inputs);
@@ -152,8 +167,9 @@ class Awq final : public Transform {
       for (std::size_t r = 0; r < scaled.rows(); ++r) {
         for (std::size_t j = 0; j < inputs; ++j) scaled(r, j) = sample.weight(r, j) * s[j];
       }
-      QUELL_TRY(rounded, round_layer(layer_problem(problem, sample, scaled.view()), importance,
-                                     context.executor()));
+      LayerProblem layer = layer_problem(problem, sample, scaled.view());
+      if (!searched && layer.scale == ScaleMethod::search) layer.scale = ScaleMethod::minmax;
+      QUELL_TRY(rounded, round_layer(layer, importance, context.executor()));
       std::vector<float> row(inputs);
       for (std::size_t r = 0; r < scaled.rows(); ++r) {
         rounded.dequantize_row(r, row);
