@@ -152,7 +152,8 @@ void QuantizeArguments::add(CLI::App& app) {
       "--method", method,
       "rtn, hqq, gptq or balanced (the default); adadim+METHOD also chooses the direction "
       "of groups, adadim alone over gptq; hadamard+METHOD rotates the inputs of layers "
-      "while the model runs (the default with activations of 4 bits)");
+      "while the model runs (the default with activations of 4 bits); transforms of the model "
+      "stand first, as awq+gptq");
   app.add_option("--activation-group", activation_group,
                  "with activations of 4 bits: channels that share a scale (default: one scale for "
                  "each token)")

@@ -13,7 +13,7 @@
 #include "quell/io/output.hpp"
 #include "quell/pipeline/allocation.hpp"
 #include "quell/pipeline/plan.hpp"
-#include "quell/quant/registry.hpp"
+#include "quell/quant/transform.hpp"
 
 namespace quell::cli {
 namespace {

@@ -147,7 +147,8 @@ Result<PackedLinear> Engine::State::linear(const model::Linear& linear,
 
 DType Engine::State::packed_type(const std::string& tensor) const {
   if (options.arithmetic == Arithmetic::bf16) return DType::bf16;
-  const io::TensorInfo* info = model.checkpoint().find(tensor);
+  // Edited values are float32 whatever the file has.
+  const io::TensorInfo* info = model.is_edited(tensor) ? nullptr : model.checkpoint().find(tensor);
   const bool half = info != nullptr && (info->dtype == DType::f16 || info->dtype == DType::bf16);
   return options.arithmetic != Arithmetic::dequantized && half ? info->dtype : DType::f32;
 }

@@ -22,15 +22,19 @@
 #include "quell/core/view.hpp"
 #include "quell/kernels/context.hpp"
 #include "quell/kernels/gemm.hpp"
+#include "quell/kernels/hadamard.hpp"
 
 namespace quell::linalg {
 
-// For methods, which do not see the kernels: the product everything here stands on, under our roof.
+// For methods, which do not see the kernels: the product everything here stands on, and rotations,
+// under our roof.
 using kernels::Accumulate;
 using kernels::Context;
 using kernels::DenseOperand;
 using kernels::DenseProduct;
 using kernels::gemm_dense;
+using kernels::Hadamard;
+using kernels::hadamard_supported;
 
 /// Tokens of one chunk of accumulate_second_moment. A sum of 2,048 products in float32 has a
 /// relative error of at most 2048 * 2^-24 = 1.2e-4, in practice near its square root, 3e-6.

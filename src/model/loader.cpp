@@ -110,7 +110,7 @@ Result<Model> Loader::open(const fs::path& folder, LoadOptions options) {
   model.folder_ = folder;
   model.config_json_ = std::move(json);
   model.quantized_ = std::move(quantized);
-  model.warnings_ = model.checkpoint_.warnings();
+  model.warnings_ = model.checkpoint_->warnings();
   return model;
 }
 
@@ -137,7 +137,7 @@ Status Loader::fill(Model& model) {
 bool Loader::has_any(const Block& block) const {
   for (const Site site : kSites) {
     for (const Linear* linear : linears_at(block, site)) {
-      if (has_module(model_.checkpoint_, linear->name)) return true;
+      if (has_module(*model_.checkpoint_, linear->name)) return true;
     }
   }
   return false;
@@ -146,7 +146,7 @@ bool Loader::has_any(const Block& block) const {
 Status Loader::check_layers() {
   const std::uint32_t layers = model_.config_.layers;
   const auto block = [&](std::uint32_t layer) {
-    return architecture_.block(model_.config_, model_.checkpoint_, layer);
+    return architecture_.block(model_.config_, *model_.checkpoint_, layer);
   };
   // Layers from 0 on without a gap; a gap shows later as a missing tensor.
   std::uint32_t found = 0;
@@ -167,7 +167,7 @@ Status Loader::expect(const std::string& tensor, std::vector<std::uint64_t> shap
   if (const io::ModulePlan* module = find_quantized(model_.quantized_, tensor); module != nullptr) {
     found = {module->rows, module->cols};
   } else {
-    const io::TensorInfo* info = model_.checkpoint_.find(tensor);
+    const io::TensorInfo* info = model_.checkpoint_->find(tensor);
     if (info == nullptr) {
       return error(ErrorCode::missing,
                    "tensor " + io::printable(tensor) + " is missing; " +
@@ -212,7 +212,7 @@ Status Loader::expect_norm(const NormTensors& norm, std::uint64_t width) {
 Status Loader::check_blocks() {
   const ModelConfig& config = model_.config_;
   for (std::uint32_t layer = 0; layer < config.layers; ++layer) {
-    Block block = architecture_.block(config, model_.checkpoint_, layer);
+    Block block = architecture_.block(config, *model_.checkpoint_, layer);
     QUELL_TRY(expect_norm(block.attention_norm, config.hidden));
     QUELL_TRY(expect_norm(block.mlp_norm, config.hidden));
     QUELL_TRY(expect_norm(block.q_norm, config.head_dim));
@@ -227,7 +227,7 @@ Status Loader::check_blocks() {
 
 Status Loader::check_frame() {
   const ModelConfig& config = model_.config_;
-  model_.frame_ = architecture_.frame(config, model_.checkpoint_);
+  model_.frame_ = architecture_.frame(config, *model_.checkpoint_);
   const Frame& frame = model_.frame_;
   QUELL_TRY(expect(frame.embedding, {config.vocabulary, config.embedding_width}));
   QUELL_TRY(expect(frame.positions,
@@ -276,8 +276,8 @@ Status Loader::settle_head() {
 }
 
 Result<bool> Loader::same_contents(const std::string& a, const std::string& b) const {
-  const io::TensorInfo* first = model_.checkpoint_.find(a);
-  const io::TensorInfo* second = model_.checkpoint_.find(b);
+  const io::TensorInfo* first = model_.checkpoint_->find(a);
+  const io::TensorInfo* second = model_.checkpoint_->find(b);
   if (first == nullptr || second == nullptr) return false;  // one of them is quantized
   const std::uint64_t rows = first->shape[0], cols = first->shape[1];
   const std::uint64_t step = std::max<std::uint64_t>(1, kCompareBytes / (cols * sizeof(float)));
@@ -294,7 +294,7 @@ void Loader::note_unused() {
   std::sort(used_.begin(), used_.end());
   std::uint64_t unused = 0;
   std::string example;
-  for (const io::TensorInfo& info : model_.checkpoint_.tensors()) {
+  for (const io::TensorInfo& info : model_.checkpoint_->tensors()) {
     if (std::binary_search(used_.begin(), used_.end(), info.name) || is_known_buffer(info.name) ||
         model_.quantized_.find(module_of(info.name)) != nullptr) {
       continue;
@@ -312,7 +312,7 @@ void Loader::fill_generic(Model& model) {
       type != nullptr && type->is(io::Json::Kind::string)) {
     model.config_.model_type = type->as_string();
   }
-  for (const io::TensorInfo& info : model.checkpoint_.tensors()) {
+  for (const io::TensorInfo& info : model.checkpoint_->tensors()) {
     const std::string_view module = module_of(info.name);
     if (is_floating(info.dtype)) model.parameters_ += *element_count(info.shape);
     if (!info.name.ends_with(".weight") || info.shape.size() != 2 || !is_floating(info.dtype) ||
@@ -322,12 +322,12 @@ void Loader::fill_generic(Model& model) {
     model.generic_linears_.push_back(
         {std::string(module), static_cast<std::size_t>(info.shape[0]),
          static_cast<std::size_t>(info.shape[1]), false,
-         model.checkpoint_.find(std::string(module) + ".bias") != nullptr});
+         model.checkpoint_->find(std::string(module) + ".bias") != nullptr});
   }
   for (const io::ModulePlan& module : model.quantized_.modules()) {
     if (is_embedding_or_head(module.name + ".weight")) continue;
     model.generic_linears_.push_back({module.name, module.rows, module.cols, false,
-                                      model.checkpoint_.find(module.name + ".bias") != nullptr});
+                                      model.checkpoint_->find(module.name + ".bias") != nullptr});
   }
   std::sort(model.generic_linears_.begin(), model.generic_linears_.end(),
             [](const Linear& a, const Linear& b) { return a.name < b.name; });

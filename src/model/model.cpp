@@ -19,9 +19,6 @@ namespace {
 
 // Elements tested together: the inner loop has no exit, so that it becomes vector instructions.
 constexpr std::size_t kScan = 4096;
-// Transposing by tiles of this many rows and columns keeps both sides in the first-level cache
-// (2 x 32 x 32 x 4 bytes = 8 KiB).
-constexpr std::size_t kTile = 32;
 
 bool is_finite(float value) {
   return (std::bit_cast<std::uint32_t>(value) & 0x7F80'0000u) != 0x7F80'0000u;
@@ -55,23 +52,6 @@ Status check_finite(const Matrix& matrix, const std::string& file, const std::st
       file + ": " + io::printable(name) + ": element [" + index + "] is " + what +
           ", expected finite numbers; --nonfinite zero|skip reads such weights all the same",
       file, name};
-}
-
-Result<Matrix> transpose(const Matrix& source) {
-  QUELL_TRY(target, Matrix::uninitialized(source.cols(), source.rows()));
-  const float* from = source.data();
-  float* to = target.data();
-  const std::size_t rows = source.rows(), cols = source.cols();
-  for (std::size_t row = 0; row < rows; row += kTile) {
-    for (std::size_t col = 0; col < cols; col += kTile) {
-      for (std::size_t r = row; r < std::min(rows, row + kTile); ++r) {
-        for (std::size_t c = col; c < std::min(cols, col + kTile); ++c) {
-          to[c * rows + r] = from[r * cols + c];
-        }
-      }
-    }
-  }
-  return target;
 }
 
 /// Bytes of a file, little-endian, as floats. The dtype is one that is_floating() accepts.
@@ -160,28 +140,49 @@ std::vector<const Linear*> linears_at(const Block& block, Site site) {
   return linears;
 }
 
+Model Model::edited(std::shared_ptr<const Edits> edits) const {
+  Model model = *this;
+  model.edits_ = std::move(edits);
+  if (model.edits_ != nullptr && !model.edits_->untied_head().empty() && tied_head()) {
+    model.frame_.head = model.edits_->untied_head();
+    model.config_.tied_head = false;
+    model.parameters_ += std::uint64_t{config_.vocabulary} * config_.embedding_width;
+  }
+  return model;
+}
+
 Result<Matrix> Model::weight(const Linear& linear, Executor& executor, bool allow_nonfinite) const {
-  QUELL_TRY(quantized, codes(linear));
-  if (quantized) {
-    if (const std::size_t block = quantized_.find(linear.name)->rotation; block != 0) {
+  const std::string name = linear.name + ".weight";
+  Matrix matrix;
+  if (const io::ModulePlan* module = quantized_.find(linear.name); module != nullptr) {
+    if (module->rotation != 0) {
       return Error{ErrorCode::unsupported,
                    linear.name + ": its codes are those of a weight rotated in blocks of " +
-                       std::to_string(block) + "; start from the original model",
+                       std::to_string(module->rotation) + "; start from the original model",
                    folder_.string(), linear.name};
     }
-    QUELL_TRY(matrix, Matrix::uninitialized(quantized->rows(), quantized->cols()));
-    QUELL_TRY(dequantize(*quantized, matrix.view(), executor));
-    return matrix;
+    QUELL_TRY(quantized, quantized_.read(*module, *checkpoint_));
+    QUELL_TRY(values, Matrix::uninitialized(quantized.rows(), quantized.cols()));
+    QUELL_TRY(dequantize(quantized, values.view(), executor));
+    matrix = std::move(values);
+  } else {
+    QUELL_TRY(values, stored_tensor(name, allow_nonfinite));
+    matrix = std::move(values);
+    if (linear.transposed) {
+      QUELL_TRY(turned, transposed(matrix));
+      matrix = std::move(turned);
+    }
   }
-  QUELL_TRY(matrix, tensor(linear.name + ".weight", allow_nonfinite));
-  if (!linear.transposed) return matrix;
-  return transpose(matrix);
+  if (edits_ != nullptr) QUELL_TRY(edits_->apply(name, matrix, /*transposed=*/false, executor));
+  return matrix;
 }
 
 Result<std::optional<QuantizedTensor>> Model::codes(const Linear& linear) const {
   const io::ModulePlan* module = quantized_.find(linear.name);
-  if (module == nullptr) return std::optional<QuantizedTensor>();
-  QUELL_TRY(read, quantized_.read(*module, checkpoint_));
+  if (module == nullptr || is_edited(linear.name + ".weight")) {
+    return std::optional<QuantizedTensor>();
+  }
+  QUELL_TRY(read, quantized_.read(*module, *checkpoint_));
   return std::optional<QuantizedTensor>(std::move(read));
 }
 
@@ -191,14 +192,44 @@ Result<Matrix> Model::bias(const Linear& linear) const {
 }
 
 Result<Matrix> Model::tensor(const std::string& name, bool allow_nonfinite) const {
+  if (edits_ == nullptr) return stored_tensor(name, allow_nonfinite);
+  SerialExecutor serial;
+  const Matrix* replaced = edits_->replacement(name);
+  if (replaced == nullptr) {
+    QUELL_TRY(matrix, stored_tensor(edits_->source(name), allow_nonfinite));
+    QUELL_TRY(edits_->apply(name, matrix, is_transposed(name), serial));
+    return matrix;
+  }
+  QUELL_TRY(matrix, Matrix::uninitialized(replaced->rows(), replaced->cols()));
+  std::copy(replaced->values().begin(), replaced->values().end(), matrix.values().begin());
+  QUELL_TRY(edits_->apply(name, matrix, false, serial));
+  return matrix;
+}
+
+bool Model::is_transposed(const std::string& name) const {
+  if (quantized_.find(module_of(name)) != nullptr) return false;
+  for (const Block& block : blocks_) {
+    for (const Site site : kSites) {
+      for (const Linear* linear : linears_at(block, site)) {
+        if (linear->transposed && linear->name + ".weight" == name) return true;
+      }
+    }
+  }
+  return false;
+}
+
+Result<Matrix> Model::stored_tensor(const std::string& name, bool allow_nonfinite) const {
   if (const io::ModulePlan* module = find_quantized(quantized_, name); module != nullptr) {
     SerialExecutor serial;
-    return weight(Linear{module->name, module->rows, module->cols, false, false}, serial);
+    QUELL_TRY(codes, quantized_.read(*module, *checkpoint_));
+    QUELL_TRY(matrix, Matrix::uninitialized(codes.rows(), codes.cols()));
+    QUELL_TRY(dequantize(codes, matrix.view(), serial));
+    return matrix;
   }
-  QUELL_TRY(matrix, checkpoint_.read_floats(name));
-  const io::TensorInfo* info = checkpoint_.find(name);
+  QUELL_TRY(matrix, checkpoint_->read_floats(name));
+  const io::TensorInfo* info = checkpoint_->find(name);
   if (!allow_nonfinite) {
-    QUELL_TRY(check_finite(matrix, checkpoint_.files()[info->file].string(), name,
+    QUELL_TRY(check_finite(matrix, checkpoint_->files()[info->file].string(), name,
                            info->shape.size() < 2, 0));
   }
   return matrix;
@@ -206,14 +237,24 @@ Result<Matrix> Model::tensor(const std::string& name, bool allow_nonfinite) cons
 
 Result<Matrix> Model::rows(const std::string& name, std::size_t first, std::size_t count,
                            bool allow_nonfinite) const {
+  if (!is_edited(name)) return stored_rows(name, first, count, allow_nonfinite);
+  QUELL_ASSERT(edits_->maps_rows_alone(name) && !is_transposed(name));
+  QUELL_TRY(matrix, stored_rows(edits_->source(name), first, count, allow_nonfinite));
+  SerialExecutor serial;
+  QUELL_TRY(edits_->apply(name, matrix, /*transposed=*/false, serial));
+  return matrix;
+}
+
+Result<Matrix> Model::stored_rows(const std::string& name, std::size_t first, std::size_t count,
+                                  bool allow_nonfinite) const {
   if (const io::ModulePlan* module = find_quantized(quantized_, name); module != nullptr) {
-    QUELL_TRY(codes, quantized_.read(*module, checkpoint_));
+    QUELL_TRY(codes, quantized_.read(*module, *checkpoint_));
     QUELL_TRY(matrix, Matrix::uninitialized(count, codes.cols()));
     for (std::size_t row = 0; row < count; ++row)
       codes.dequantize_row(first + row, matrix.row(row));
     return matrix;
   }
-  const io::TensorInfo* info = checkpoint_.find(name);
+  const io::TensorInfo* info = checkpoint_->find(name);
   if (info == nullptr) {
     return Error{ErrorCode::missing,
                  folder_.string() + ": tensor " + io::printable(name) + " is missing",
@@ -224,15 +265,15 @@ Result<Matrix> Model::rows(const std::string& name, std::size_t first, std::size
   const std::size_t row_bytes = cols * (bits(info->dtype) / 8);
   QUELL_TRY(matrix, Matrix::uninitialized(count, cols));
   if (info->dtype == DType::f32) {
-    QUELL_TRY(checkpoint_.read(*info, first * row_bytes, std::as_writable_bytes(matrix.values())));
+    QUELL_TRY(checkpoint_->read(*info, first * row_bytes, std::as_writable_bytes(matrix.values())));
   } else {
     QUELL_TRY(bytes, AlignedBytes::allocate(count * row_bytes));
     const std::span<std::byte> raw(bytes.data(), bytes.size());
-    QUELL_TRY(checkpoint_.read(*info, first * row_bytes, raw));
+    QUELL_TRY(checkpoint_->read(*info, first * row_bytes, raw));
     widen(info->dtype, raw, matrix.values());
   }
   if (!allow_nonfinite) {
-    QUELL_TRY(check_finite(matrix, checkpoint_.files()[info->file].string(), name, false, first));
+    QUELL_TRY(check_finite(matrix, checkpoint_->files()[info->file].string(), name, false, first));
   }
   return matrix;
 }

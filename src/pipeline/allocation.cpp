@@ -39,6 +39,11 @@ std::string decimals(double value) {
   return text;
 }
 
+Task with_grid(Task task, const GridSpec& grid) {
+  task.grid = grid;
+  return task;
+}
+
 std::uint64_t bits_of(const io::ExportLayout& layout, const io::ModulePlan& module) {
   std::uint64_t bits = 0;
   for (const io::TensorPlan& tensor : layout.tensors(module)) {
@@ -117,8 +122,7 @@ class Allocator {
   Status list_choices(const Plan& plan) {
     const io::ExportLayout* layout = plan.layout;
     const auto refuses = [&](const Task& task, const GridSpec& grid) {
-      return !layout->refuse({task.linear->name, grid, task.linear->rows, task.linear->cols})
-                  .empty();
+      return !layout->refuse(with_grid(task, grid).module()).empty();
     };
     // Without a layout of the user's, the native one, if the default cannot hold every width.
     if (recipe_.to.empty() && layout->name != "quell") {
@@ -154,9 +158,7 @@ class Allocator {
         if (refuses(task, grid)) continue;
         if (w <= kMeasured) choice.measured = choice.grids.size();
         choice.grids.push_back(grid);
-        choice.options.push_back(
-            {bits_of(*layout_, {task.linear->name, grid, task.linear->rows, task.linear->cols}),
-             0});
+        choice.options.push_back({bits_of(*layout_, with_grid(task, grid).module()), 0});
       }
       if (choice.grids.empty()) {
         return usage(task.linear->name + ": the layout " + std::string(layout_->name) +
@@ -344,7 +346,7 @@ class Allocator {
       const Choice& choice = choices_[m];
       Rule rule;
       rule.pattern = choice.task->linear->name;
-      rule.method = choice.task->method;
+      rule.method = (choice.task->rotation != 0 ? "hadamard+" : "") + choice.task->method;
       rule.grid = choice.grids[chosen[m]];
       rule.scale_type_given = true;
       allocation.recipe.rules.push_back(std::move(rule));

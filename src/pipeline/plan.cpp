@@ -13,6 +13,7 @@
 
 #include "pipeline/input_choices.hpp"
 #include "pipeline/layout_choice.hpp"
+#include "pipeline/transforming.hpp"
 #include "quell/calib/staged_walk.hpp"
 #include "quell/grid/formats.hpp"
 #include "quell/grid/groups.hpp"
@@ -87,6 +88,7 @@ class Planner {
 
   Result<Plan> run(std::uint64_t shard_limit) {
     QUELL_TRY(choose_tasks());
+    refuse_rotated_biases();
     QUELL_TRY(choose_layout(recipe_, plan_, problems_));
     check_patterns();
     if (plan_.tasks.empty() && problems_.empty()) {
@@ -119,7 +121,8 @@ class Planner {
   }
 
   Status choose_tasks() {
-    std::string method = recipe_.method;
+    QUELL_TRY(plan_transforms(model_, recipe_, data_, plan_));
+    std::string method = quant::take_transforms(recipe_.method).quantizer;
     if (method.empty()) {
       if (!data_.available) {
         return Error{ErrorCode::usage,
@@ -198,6 +201,19 @@ class Planner {
       plan_.tasks.push_back(std::move(task));
       return ok();
     });
+  }
+
+  // The mean of a rotated input is not known, and so neither what its rounding does to an output.
+  void refuse_rotated_biases() {
+    const bool corrects = std::find(plan_.transforms.begin(), plan_.transforms.end(),
+                                    "bias_correction") != plan_.transforms.end();
+    for (const Task& task : plan_.tasks) {
+      if (!corrects || task.rotation == 0) continue;
+      problems_.push_back(task.linear->name +
+                          ": bias_correction does not know rotated inputs; leave out one of "
+                          "bias_correction and hadamard");
+      return;
+    }
   }
 
   // The method's full name, and whether it has the direction of groups to choose: adadim asked for
@@ -340,7 +356,14 @@ class Planner {
                              replaced.contains(tensor.name.substr(0, dot)) &&
                              !tensor.name.ends_with(".bias");
       if (old_codes) continue;
-      tensors.push_back({tensor.name, tensor.dtype, tensor.shape});
+      const DType type = plan_.transforms.empty() ? tensor.dtype : edited_type(model_, tensor);
+      tensors.push_back({tensor.name, type, tensor.shape});
+      if (plan_.own_head && tensor.name == model_.frame().embedding) {
+        tensors.push_back({std::string(quant::kUntiedHead), tensor.dtype, tensor.shape});
+        plan_.notes.push_back("the head gets weights of its own, " +
+                              std::to_string(tensor.bytes >> 20) +
+                              " MiB: the transforms make it differ from the embedding");
+      }
     }
     std::stable_sort(tensors.begin(), tensors.end(),
                      [](const auto& a, const auto& b) { return natural_less(a.name, b.name); });
@@ -395,12 +418,13 @@ class Planner {
 void Planner::estimate() {
   constexpr std::uint64_t kProgram = 48u << 20;  // code, threads' stacks, the allocator
   const model::ModelConfig& config = model_.config();
-  bool walks = false, drifts = false;
+  const bool measures = includes(plan_.transform_needs, quant::Needs::activation_ranges);
+  bool walks = measures, drifts = false;
   std::map<std::uint32_t, std::vector<const Task*>> layers;
   for (const Task& task : plan_.tasks) {
     plan_.work += task_work(task);
     walks |= needs(task, quant::Needs::second_moment) || task.kept_columns != 0;
-    drifts |= data_.sequential && needs(task, quant::Needs::drift);
+    drifts |= data_.sequential && !measures && needs(task, quant::Needs::drift);
     layers[task.layer].push_back(&task);
   }
   std::uint64_t forward = 0, solve = 0;
@@ -409,7 +433,8 @@ void Planner::estimate() {
     std::map<model::Site, std::uint64_t> moments, weights;  // by input
     for (const Task* task : tasks) {
       const std::uint64_t rows = task->linear->rows, cols = task->linear->cols;
-      const bool moment = needs(*task, quant::Needs::second_moment);
+      const bool moment = needs(*task, quant::Needs::second_moment) ||
+                          includes(plan_.transform_needs, quant::Needs::second_moment);
       const bool refines = needs(*task, quant::Needs::drift);
       const std::uint64_t drift_rows = !(drifts && refines)                              ? 0
                                        : calib::StagedWalk::drifts_at_output(task->site) ? rows

@@ -12,11 +12,12 @@
 #include <set>
 
 #include "pipeline/prepared_layer.hpp"
+#include "pipeline/run_identity.hpp"
+#include "pipeline/transforming.hpp"
 #include "quell/calib/collect.hpp"
 #include "quell/calib/staged_walk.hpp"
 #include "quell/engine/engine.hpp"
 #include "quell/io/output.hpp"
-#include "quell/kernels/explain.hpp"
 #include "quell/quant/registry.hpp"
 #include "quell/version.hpp"
 
@@ -59,9 +60,10 @@ double relative_error(MatrixView<const float> weight, const QuantizedTensor& ten
 // One run: everything that the steps share.
 class Run {
  public:
-  Run(const model::Model& model, const Recipe& recipe, const Plan& plan,
+  Run(Transforming& transforming, const Recipe& recipe, const Plan& plan,
       const QuantizeOptions& options, Executor& executor, Observer& observer)
-      : model_(model),
+      : transforming_(transforming),
+        model_(transforming.model()),
         recipe_(recipe),
         plan_(plan),
         options_(options),
@@ -70,56 +72,40 @@ class Run {
 
   Result<QuantizeOutcome> go() {
     QUELL_TRY(limit, hidden_limit(plan_, options_.max_memory));
-    QUELL_TRY(identity, describe());
+    QUELL_TRY(identity, run_identity(model_, recipe_, plan_, options_));
     const io::OutputFolder::Options how{options_.force, options_.resume};
     QUELL_TRY(output, io::OutputFolder::open(options_.output, plan_.folder, identity, how));
     output_ = &output;
     QUELL_TRY(copy_unchanged());
     for (const Task& task : plan_.tasks) tasks_[task.layer].push_back(&task);
-    walking_ =
-        options_.corpus != nullptr && (needs(quant::Needs::second_moment) || keeps_columns());
+    walking_ = options_.corpus != nullptr &&
+               (needs(quant::Needs::second_moment) || keeps_columns() || transforming_.measures());
     if (walking_) {
-      QUELL_TRY(needs(quant::Needs::drift) ? walk_in_stages(limit) : walk_blocks(limit));
-    } else {
-      for (const Task& task : plan_.tasks) {
-        QUELL_TRY(with_statistics(task));
+      // Factors of what o and down read are chosen before v and up are quantized: no stages then.
+      const bool drifts = needs(quant::Needs::drift);
+      if (drifts && transforming_.measures()) {
+        observer_.note(
+            "targets are not corrected for what earlier layers lose beside transforms "
+            "that measure");
       }
+      QUELL_TRY(drifts && !transforming_.measures() ? walk_in_stages(limit) : walk_blocks(limit));
+    } else {
+      for (const auto& [layer, tasks] : tasks_) {
+        if (!is_finished(layer, tasks)) {
+          QUELL_TRY(transforming_.decide(layer, tasks, options_.statistics));
+        }
+        for (const Task* task : tasks) QUELL_TRY(with_statistics(*task));
+        QUELL_TRY(transforming_.write_block(layer, *output_));
+      }
+    }
+    // Blocks without anything to quantize may have been edited all the same.
+    for (std::uint32_t layer = 0; layer < model_.blocks().size(); ++layer) {
+      QUELL_TRY(transforming_.write_block(layer, *output_));
     }
     return finish();
   }
 
  private:
-  // The plan in the words a resumed run is compared by.
-  Result<io::Json> describe() const {
-    io::Json identity = io::Json::object();
-    identity.set("quell_version", QUELL_VERSION);
-    QUELL_TRY(fingerprint, calib::model_fingerprint(model_));
-    identity.set("model", fingerprint);
-    identity.set("calibration",
-                 options_.corpus != nullptr ? calib::fingerprint(*options_.corpus)
-                 : options_.statistics != nullptr
-                     ? "statistics in " +
-                           std::string(engine::to_string(options_.statistics->info().precision)) +
-                           " of " + options_.statistics->info().corpus_fingerprint
-                     : std::string("none"));
-    identity.set("layout", plan_.layout->name);
-    identity.set("nonfinite", static_cast<int>(options_.nonfinite));
-    const io::Json recipe = recipe_.to_json();
-    for (const auto& [name, value] : recipe.members()) {
-      if (name != "recipe" && name != "to") identity.set(name, value);
-    }
-    // The bits of bfloat16 products are those of one kernel.
-    if (options_.corpus != nullptr && recipe_.engine_precision == engine::Precision::bf16) {
-      for (const kernels::FamilyReport& family : kernels::explain()) {
-        if (family.name != "gemm_w16bf16") continue;
-        for (const kernels::EntryReport& entry : family.entries) {
-          if (entry.chosen) identity.set("engine_kernel", std::string(to_string(entry.isa)));
-        }
-      }
-    }
-    return identity;
-  }
-
   bool needs(quant::Needs what) const {
     return std::any_of(plan_.tasks.begin(), plan_.tasks.end(),
                        [&](const Task& task) { return includes(task.needs, what); });
@@ -139,13 +125,18 @@ class Run {
       const io::TensorInfo* source = model_.checkpoint().find(tensor.name);
       if (source == nullptr || source->bytes != tensor.bytes || source->dtype != tensor.dtype)
         continue;
-      if (is_planned(tensor.name)) continue;
+      if (is_planned(tensor.name) || transforming_.owns(tensor.name)) continue;
       buffer.resize(static_cast<std::size_t>(source->bytes));
       QUELL_TRY(model_.checkpoint().read(*source, buffer));
       QUELL_TRY(output_->write(tensor.name, buffer));
       names.push_back(tensor.name);
     }
+    QUELL_TRY(transforming_.write_frame(*output_, names));
     return output_->finish_module(kCopied, names, io::Json::object());
+  }
+
+  bool is_finished(std::uint32_t layer, const std::vector<const Task*>& tasks) const {
+    return transforming_.is_finished(layer, *output_) && all_finished(tasks);
   }
 
   // True for tensors that the layout makes, which may share a name with one of the source.
@@ -167,9 +158,13 @@ class Run {
     for (std::uint32_t layer = 0; layer <= last; ++layer) {
       const std::vector<const Task*>& tasks = tasks_[layer];
       std::map<model::Site, calib::SiteStatistics> sites;
-      if (!all_finished(tasks)) {
+      if (!is_finished(layer, tasks)) {
         QUELL_TRY(collected, collect(engine, walk, layer, tasks));
         sites = std::move(collected);
+        Timed timed(phases_.solve);
+        QUELL_TRY(transforming_.decide(layer, tasks, sites));
+      } else {
+        QUELL_TRY(transforming_.take_over(layer, *output_));
       }
       quantized_.clear();
       inputs_.clear();
@@ -177,6 +172,7 @@ class Run {
         const auto found = sites.find(site);
         QUELL_TRY(solve_site(tasks, site, found != sites.end() ? &found->second : nullptr));
       }
+      QUELL_TRY(transforming_.write_block(layer, *output_));
       if (layer == last) break;
       QUELL_TRY(advance(engine, walk, layer));
     }
@@ -303,8 +299,9 @@ class Run {
     QUELL_TRY(weights, load(engine, layer, false));
     Timed timed(phases_.forward);
     report("block " + std::to_string(layer) + ": calibration", 0);
-    auto sites = walk.collect(
-        weights, [&](std::uint32_t, model::Site site) { return wish_at(tasks, site); });
+    auto sites = walk.collect(weights, [&](std::uint32_t, model::Site site) {
+      return transforming_.wish(wish_at(tasks, site));
+    });
     if (!sites) {
       Error error = std::move(sites).error();
       error.message = "block " + std::to_string(layer) + ": " + error.message;
@@ -381,6 +378,7 @@ class Run {
     if (moment_key_ != key) {
       moment_ = Matrix();
       QUELL_TRY(site, file->read(key));
+      transforming_.rescale(key.first, key.second, site);
       QUELL_TRY(mean, site.mean_moment());
       moment_ = std::move(mean);
       peaks_ = std::move(site.peaks);
@@ -415,6 +413,10 @@ class Run {
     }
     QUELL_TRY(tensor, plan_.layout->decode(module, bytes));
     modules_.push_back(std::move(module));
+    if (task.rotation == 0 && !transforming_.is_finished(task.layer, *output_)) {
+      QUELL_TRY(weight, read_weight(*task.linear));
+      QUELL_TRY(transforming_.correct_bias(task, weight.view(), tensor));
+    }
     QUELL_TRY(hold(task, std::move(tensor)));
     done_ += task_work(task);
     replayed_ += task_work(task);
@@ -461,6 +463,9 @@ class Run {
     outcome.kept_columns = task.kept_columns;
     outcome.fallback = solved->fallback;
     if (!outcome.fallback.empty()) observer_.note(task.linear->name + ": " + outcome.fallback);
+    if (task.rotation == 0) {
+      QUELL_TRY(transforming_.correct_bias(task, weight.view(), solved->tensor));
+    }
 
     QUELL_TRY(encoded, plan_.layout->encode(solved->tensor));
     const std::vector<io::TensorPlan> tensors = plan_.layout->tensors(module);
@@ -502,6 +507,7 @@ class Run {
     for (const model::Linear& linear : model_.frame().unread) ignored.push_back(linear.name);
     io::Json config = model_.config_json();
     config.set("quantization_config", plan_.layout->config(modules_, ignored));
+    if (transforming_.unties_head()) config.set("tie_word_embeddings", false);
 
     QuantizeOutcome outcome;
     for (const char* name :
@@ -536,7 +542,8 @@ class Run {
     return outcome;
   }
 
-  const model::Model& model_;
+  Transforming& transforming_;
+  const model::Model& model_;  // as edited
   const Recipe& recipe_;
   const Plan& plan_;
   const QuantizeOptions& options_;
@@ -575,7 +582,8 @@ Result<std::uint64_t> hidden_limit(const Plan& plan, std::uint64_t max_memory) {
 Result<QuantizeOutcome> quantize(const model::Model& model, const Recipe& recipe, const Plan& plan,
                                  const QuantizeOptions& options, Executor& executor,
                                  Observer& observer) {
-  return Run(model, recipe, plan, options, executor, observer).go();
+  QUELL_TRY(transforming, Transforming::begin(model, recipe, plan, executor));
+  return Run(*transforming, recipe, plan, options, executor, observer).go();
 }
 
 }  // namespace quell::pipeline

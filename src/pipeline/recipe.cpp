@@ -8,6 +8,7 @@
 #include <array>
 
 #include "quell/quant/registry.hpp"
+#include "quell/quant/transform.hpp"
 
 namespace quell::pipeline {
 namespace {
@@ -62,8 +63,15 @@ Result<Rule> Rule::parse(std::string_view text) {
   if (const std::size_t at = value.find('@'); at != std::string_view::npos) {
     rule.method = std::string(value.substr(0, at));
     value = value.substr(at + 1);
-    if (const auto method = MethodWord::parse(*rule.method); !method) {
+    const auto method = MethodWord::parse(*rule.method);
+    if (!method) {
       return usage("the rule \"" + std::string(text) + "\": " + method.error().message);
+    }
+    if (!method->transforms.empty()) {
+      return usage("the rule \"" + std::string(text) +
+                   "\" names a transform; transforms reach the whole model, so give them with "
+                   "the method: --method " +
+                   *rule.method);
     }
   }
   QUELL_TRY(grid, parse_grid(value));
@@ -73,16 +81,19 @@ Result<Rule> Rule::parse(std::string_view text) {
 }
 
 Result<MethodWord> MethodWord::parse(std::string_view text) {
+  quant::MethodChain chain = quant::take_transforms(text);
   MethodWord word;
-  std::string_view quantizer = text;
+  word.transforms = std::move(chain.transforms);
+  std::string_view quantizer = chain.quantizer;
   word.rotate = quantizer.starts_with(kRotate);
   if (word.rotate) quantizer.remove_prefix(kRotate.size());
-  const auto chain = quant::parse_chain(quantizer);
-  if (!chain) {
-    return usage(chain.error().message + "; " + std::string(kRotate) +
+  word.quantizer = std::string(quantizer);
+  std::string fused;  // without the rotation, which is the plan's
+  for (const std::string& transform : word.transforms) fused += transform + "+";
+  if (Status known = quant::check_chain(fused + word.quantizer); !known) {
+    return usage(known.error().message + "; " + std::string(kRotate) +
                  " before a method rotates the inputs of layers");
   }
-  word.quantizer = std::string(quantizer);
   return word;
 }
 
@@ -114,6 +125,7 @@ io::Json Recipe::to_json() const {
   io::Json json = io::Json::object();
   json.set("recipe", 1);
   json.set("method", method);
+  json.set("alpha", alpha);
   json.set("bits", bits);
   json.set("symmetric", symmetric);
   if (per || per_auto) {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "quell/pipeline/recipe.hpp"
-#include "quell/quant/registry.hpp"
+#include "quell/quant/transform.hpp"
 
 namespace quell::pipeline {
 namespace {
@@ -58,7 +58,7 @@ struct Key {
   Status (*apply)(const Json& value, const std::string& file, Recipe& recipe);
 };
 
-constexpr std::array<Key, 21> kKeys = {{
+constexpr std::array<Key, 22> kKeys = {{
     {"recipe", Json::Kind::integer, "the number 1",
      [](const Json& value, const std::string& file, Recipe&) -> Status {
        if (value.as_integer() == 1) return ok();
@@ -76,6 +76,15 @@ constexpr std::array<Key, 21> kKeys = {{
        const auto method = MethodWord::parse(value.as_string());
        if (!method) return at(file, value, method.error());
        recipe.method = value.as_string();
+       return ok();
+     }},
+    {"alpha", Json::Kind::real, "a number",
+     [](const Json& value, const std::string& file, Recipe& recipe) -> Status {
+       const double alpha = value.as_number();
+       if (!(alpha >= 0 && alpha <= 1)) {
+         return wrong(file, value, "alpha is outside 0 to 1 (smoothquant's share, usually 0.5)");
+       }
+       recipe.alpha = alpha;
        return ok();
      }},
     {"bits", Json::Kind::integer, "a whole number",

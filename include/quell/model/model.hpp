@@ -5,6 +5,7 @@
 // computed here. An architecture is one file that fills these maps; everything else is shared.
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -18,6 +19,7 @@
 #include "quell/io/json.hpp"
 #include "quell/io/safetensors.hpp"
 #include "quell/model/config.hpp"
+#include "quell/model/edits.hpp"
 
 namespace quell::model {
 
@@ -82,10 +84,18 @@ class Model {
   static Result<Model> load_weights_only(const std::filesystem::path& folder,
                                          LoadOptions options = {});
 
+  /// The same model read through `edits`, which may grow while it is read. Names of a head that the
+  /// edits untie are those at the time of this call.
+  Model edited(std::shared_ptr<const Edits> edits) const;
+  /// True if what weight() or tensor() gives is not what the files hold under this name.
+  bool is_edited(const std::string& tensor) const {
+    return edits_ != nullptr && edits_->contains(tensor);
+  }
+
   const std::filesystem::path& folder() const noexcept { return folder_; }
   const ModelConfig& config() const noexcept { return config_; }
   const io::Json& config_json() const noexcept { return config_json_; }
-  const io::Checkpoint& checkpoint() const noexcept { return checkpoint_; }
+  const io::Checkpoint& checkpoint() const noexcept { return *checkpoint_; }
   const std::vector<Block>& blocks() const noexcept { return blocks_; }
   const Frame& frame() const noexcept { return frame_; }
   bool tied_head() const noexcept { return frame_.head == frame_.embedding; }
@@ -105,7 +115,7 @@ class Model {
   Result<Matrix> weight(const Linear& linear, Executor& executor,
                         bool allow_nonfinite = false) const;
   /// The codes of a quantized W, [OC, IC] whatever the direction of the floats they came from;
-  /// nothing if it is not quantized.
+  /// nothing if it is not quantized, or edited since.
   Result<std::optional<QuantizedTensor>> codes(const Linear& linear) const;
   /// The bias, or an empty matrix. One row.
   Result<Matrix> bias(const Linear& linear) const;
@@ -121,7 +131,8 @@ class Model {
   std::filesystem::path folder_;
   ModelConfig config_;
   io::Json config_json_;
-  io::Checkpoint checkpoint_;
+  std::shared_ptr<const io::Checkpoint> checkpoint_;
+  std::shared_ptr<const Edits> edits_;  // or null
   io::QuantizedModules quantized_;
   std::vector<Block> blocks_;
   std::vector<Linear> generic_linears_;
@@ -129,7 +140,15 @@ class Model {
   std::uint64_t parameters_ = 0;
   std::vector<std::string> warnings_;
 
-  explicit Model(io::Checkpoint checkpoint) : checkpoint_(std::move(checkpoint)) {}
+  /// True for the weight of a linear whose file holds [in, out].
+  bool is_transposed(const std::string& name) const;
+  /// The tensor as the files have it, under the non-finite policy.
+  Result<Matrix> stored_tensor(const std::string& name, bool allow_nonfinite) const;
+  Result<Matrix> stored_rows(const std::string& name, std::size_t first, std::size_t count,
+                             bool allow_nonfinite) const;
+
+  explicit Model(io::Checkpoint checkpoint)
+      : checkpoint_(std::make_shared<const io::Checkpoint>(std::move(checkpoint))) {}
 };
 
 /// unsupported for a model without a head, with what can be done with it instead.

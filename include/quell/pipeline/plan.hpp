@@ -52,8 +52,11 @@ struct CalibrationSize {
 };
 
 struct Plan {
-  std::vector<Task> tasks;        // in order of computation
-  std::vector<std::string> kept;  // linears left in floating point
+  std::vector<Task> tasks;                                    // in order of computation
+  std::vector<std::string> kept;                              // linears left in floating point
+  std::vector<std::string> transforms;                        // of the method's chain, in order
+  quant::Needs transform_needs = quant::Needs::weights_only;  // of them together
+  bool own_head = false;  // they give a tied head weights of its own
   const io::ExportLayout* layout = nullptr;
   io::FolderPlan folder;
   double bits_per_weight = 0;        // of the quantized layers

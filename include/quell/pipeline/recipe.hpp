@@ -32,9 +32,10 @@ struct Rule {
   static Result<Rule> parse(std::string_view text);
 };
 
-/// The word of a method: what quant::parse_chain takes, or hadamard+ and that, for layers that
-/// rotate their inputs.
+/// The word of a method: transforms, each with a +; hadamard+, if layers are to rotate their
+/// inputs; what quant::parse_chain takes.
 struct MethodWord {
+  std::vector<std::string> transforms;
   bool rotate = false;
   std::string quantizer;
 
@@ -43,7 +44,9 @@ struct MethodWord {
 };
 
 struct Recipe {
-  std::string method;      // "" = balanced where there is data, rotating inputs of 4 bits
+  /// "" = balanced where there is data, rotating inputs of 4 bits; else what MethodWord takes.
+  std::string method;
+  double alpha = 0.5;      // smoothquant: share of the difficulty that moves into the weights
   std::uint32_t bits = 4;  // 2, 3, 4 or 8
   bool symmetric = true;
   std::optional<Channel> per;           // absent: output, or the choice of a method that has one
