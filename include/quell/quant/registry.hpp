@@ -52,7 +52,7 @@ std::span<const Wrapper> wrappers() noexcept;
 /// Null if there is none.
 const Method* find_method(std::string_view name) noexcept;
 
-/// "rtn, gptq, balanced, importance, adadim", for messages.
+/// "rtn, hqq, gptq, balanced, importance, adadim", for messages.
 std::string method_names();
 
 /// The words between the `+` of a name, empty ones included.
