@@ -130,9 +130,9 @@ class Bench {
           const calib::Corpus sampled = calib::sample(calibration, arguments_.samples, seed);
           QUELL_TRY(figures, measure(contender, bits, sampled, text));
           found.push_back(figures);
-          const quant::Method* method = quant::find_method(contender.method);
+          const auto chain = quant::parse_chain(contender.method);
           // Without data a seed changes nothing.
-          if (method != nullptr && !includes(method->needs, quant::Needs::second_moment)) break;
+          if (chain && !includes(chain->needs(), quant::Needs::second_moment)) break;
         }
         Figures mean;
         double low = found[0].kl, high = found[0].kl;

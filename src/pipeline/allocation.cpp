@@ -275,6 +275,7 @@ class Allocator {
     problem.name = choice.task->linear->name;
     problem.weight = weight.view();
     problem.scale = choice.task->scale;
+    problem.keep_direction = !choice.task->open_direction;
     problem.second_moment = moment.view();
     problem.tokens = corpus_.ids.size();
     QUELL_TRY(decoded, Matrix::uninitialized(weight.rows(), weight.cols()));
