@@ -14,7 +14,7 @@
 namespace quell::quant {
 namespace {
 
-constexpr std::array<Method, 4> kMethods = {{
+constexpr std::array<Method, 5> kMethods = {{
     {"rtn", Needs::weights_only, "round every weight to the nearest code", "", "",
      [](const MethodOptions&) { return rtn(); }},
     {"hqq", Needs::weights_only,
