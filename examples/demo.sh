@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # From a clean checkout to a table: builds quell, then quantizes a small trained language model to 4 bits
-# twice, by plain rounding and by gptq, and compares both with the original: size, perplexity, KL
+# twice, by plain rounding and by the default method, and compares both with the original: size, perplexity, KL
 # divergence, the largest outliers, and a sentence of each.
 # Usage: examples/demo.sh [FOLDER]   (results stay in FOLDER, build/demo if none is named)
 set -euo pipefail
@@ -56,7 +56,7 @@ say "the model"
 "$quell" inspect "$model"
 "$quell" inspect "$model" --json >"$out/original.json"
 
-for method in rtn gptq; do
+for method in rtn balanced; do
   say "quantizing to 4 bits, groups of 32, with $method; then evaluating on text that the model never saw"
   "$quell" run "$model" -o "$out/$method" --method "$method" --scheme W4A16 --group-size 32 \
     --calib "$calibration" --text "$evaluation" --force --json >"$out/$method.json" 2>"$out/$method.log" ||
@@ -66,12 +66,12 @@ done
 
 say "the largest outliers of the original"
 echo "activations (inputs of linear layers), by the largest |x| over the median |x|:"
-largest "$out/gptq.json" activation max_to_median
+largest "$out/balanced.json" activation max_to_median
 echo "weights, by excess kurtosis (0 for a normal distribution):"
-largest "$out/gptq.json" weight excess_kurtosis
+largest "$out/balanced.json" weight excess_kurtosis
 
 say "one prompt, continued by each (most likely tokens)"
-for name in original rtn gptq; do
+for name in original rtn balanced; do
   path=$out/$name
   [ $name = original ] && path=$model
   printf '%-10s' "$name"
@@ -83,8 +83,8 @@ done
 say "result"
 printf '%-10s %12s %12s %12s %12s\n' "" bytes perplexity "KL (nats)" "same top"
 printf '%-10s %12s %12.3f %12s %12s\n' original "$(field "$out/original.json" bytes)" \
-  "$(against "$out/gptq.json" perplexity)" "" ""
-for method in rtn gptq; do
+  "$(against "$out/balanced.json" perplexity)" "" ""
+for method in rtn balanced; do
   # The perplexity of the quantized model stands before the comparison.
   printf '%-10s %12s %12.3f %12.5f %10.2f %%\n' $method "$(field "$out/$method.json" bytes)" \
     "$(field "$out/$method.json" perplexity)" "$(against "$out/$method.json" kl_mean)" \
