@@ -61,6 +61,14 @@ function(quell_c_program target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -pedantic $<$<BOOL:${QUELL_WERROR}>:-Werror>)
 endfunction()
 
+# quell_precompile(target header): parses a large header once for the target. Not beside a compiler launcher:
+# ccache would keep nothing of what includes it.
+function(quell_precompile target header)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+    target_precompile_headers(${target} PRIVATE ${header})
+  endif()
+endfunction()
+
 # quell_test(name SOURCES ... MODULES ... [SLOW] [HEAVY] [TIMEOUT seconds] [LIBRARIES ...]): one GoogleTest
 # program, which is one CTest test: thousands of cases cost one process, not thousands. The cases are
 # counted by tests/run.sh from the file that the program writes to test-results/. SLOW: run only by

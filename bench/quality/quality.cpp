@@ -199,7 +199,7 @@ class Bench {
       recipe.rules.push_back(std::move(rule));
     }
     pipeline::CalibrationSize size;
-    size.available = size.sequential = true;
+    size.available = size.sequential = size.peaks = true;
     size.tokens = calibration.ids.size();
     for (const calib::Chunk& chunk : calib::chunks(calibration)) {
       size.longest = std::max<std::uint64_t>(size.longest, chunk.tokens);
@@ -209,7 +209,7 @@ class Bench {
       // Of the uniform grid at these bits: a scale of 16 bits a group.
       recipe.target_bits_per_weight = recipe.bits + 16.0 / arguments_.group;
       QUELL_TRY(allocation,
-                pipeline::allocate(model_, recipe, size, calibration, *executor_, observer));
+                pipeline::allocate(model_, recipe, size, calibration, false, *executor_, observer));
       recipe = std::move(allocation.recipe);
     }
     QUELL_TRY(plan, pipeline::make_plan(model_, recipe, size, *executor_));

@@ -200,13 +200,20 @@ Status StagedWalk::finish(const engine::BlockWeights& now) {
   return ok();
 }
 
-Status StagedWalk::advance(const engine::BlockWeights& now, const engine::BlockWeights& original) {
+Status StagedWalk::advance_now(const engine::BlockWeights& now) {
   for (const Part& part : parts_) {
     const MatrixView<float> x = x_.view().rows_from(0, part.chunk.tokens);
     QUELL_TRY(now_.load(part.chunk.first_token, x));
     QUELL_TRY(engine_->run_block(now, lengths(part), x));
     QUELL_TRY(now_.store(part.chunk.first_token, x));
+  }
+  return ok();
+}
+
+Status StagedWalk::advance_original(const engine::BlockWeights& original) {
+  for (const Part& part : parts_) {
     if (!part.walks_original) continue;
+    const MatrixView<float> x = x_.view().rows_from(0, part.chunk.tokens);
     QUELL_TRY(original_.load(part.first_original, x));
     QUELL_TRY(engine_->run_block(original, lengths(part), x));
     QUELL_TRY(original_.store(part.first_original, x));

@@ -330,7 +330,8 @@ Result<QuantizeResult> quantize_model(const QuantizeArguments& arguments, const 
           "a target is met by measuring which layers are sensitive, on text: give --calib (without "
           "--stats and --save-stats)");
     }
-    QUELL_TRY(allocation, pipeline::allocate(model, recipe, shape, *corpus, executor, observer));
+    QUELL_TRY(allocation, pipeline::allocate(model, recipe, shape, *corpus,
+                                             arguments.nonfinite == "zero", executor, observer));
     recipe = std::move(allocation.recipe);
     for (const std::string& note : allocation.notes) observer.note(note);
   }

@@ -84,11 +84,13 @@ struct Choice {
 class Allocator {
  public:
   Allocator(const model::Model& model, const Recipe& recipe, const CalibrationSize& data,
-            const calib::Corpus& corpus, Executor& executor, Observer& observer)
+            const calib::Corpus& corpus, bool zero_nonfinite, Executor& executor,
+            Observer& observer)
       : model_(model),
         recipe_(recipe),
         data_(data),
         corpus_(calib::beginning(corpus, kTokens)),
+        zero_nonfinite_(zero_nonfinite),
         executor_(executor),
         observer_(observer) {}
 
@@ -105,6 +107,13 @@ class Allocator {
     QUELL_TRY(list_choices(plan));
     QUELL_TRY(budget, budget_of(shard_limit));
     QUELL_TRY(measure());
+    for (const Choice& choice : choices_) {
+      if (std::isfinite(choice.damage)) continue;
+      return Error{ErrorCode::numeric,
+                   choice.task->linear->name + ": the damage of its quantization is not finite",
+                   {},
+                   choice.task->linear->name};
+    }
     for (Choice& choice : choices_) predict(choice);
     return finish(budget, shard_limit);
   }
@@ -218,6 +227,7 @@ class Allocator {
 
   Status measure() {
     engine::EngineOptions how;
+    how.zero_nonfinite = zero_nonfinite_;
     QUELL_TRY(engine, engine::Engine::create(model_, executor_, how));
     PackedBlocks blocks(engine);
     const auto layers = static_cast<std::uint32_t>(model_.blocks().size());
@@ -267,7 +277,10 @@ class Allocator {
 
   /// The losses of all widths; returns the weight at the one to be measured.
   Result<Matrix> rate(Choice& choice, const Matrix& moment) {
-    QUELL_TRY(weight, model_.weight(*choice.task->linear, executor_));
+    QUELL_TRY(weight, model_.weight(*choice.task->linear, executor_, zero_nonfinite_));
+    for (float& value : weight.values()) {
+      if (!std::isfinite(value)) value = 0;
+    }
     QUELL_TRY(quantizer,
               quant::make_quantizer(choice.task->method, {.damping = recipe_.damp_percent,
                                                           .act_order = recipe_.act_order}));
@@ -282,6 +295,12 @@ class Allocator {
     for (std::size_t g = 0; g < choice.grids.size(); ++g) {
       problem.grid = choice.grids[g];
       QUELL_TRY(solved, quantizer->quantize(problem, executor_));
+      if (!std::isfinite(solved.objective)) {
+        return Error{ErrorCode::numeric,
+                     problem.name + ": the loss of " + to_string(problem.grid) + " is not finite",
+                     {},
+                     problem.name};
+      }
       choice.losses.push_back(solved.objective);
       if (g == choice.measured) QUELL_TRY(dequantize(solved.tensor, decoded.view(), executor_));
     }
@@ -298,8 +317,10 @@ class Allocator {
     const double measured = std::max(choice.damage, kLeastShare * mean_damage());
     const double at = choice.losses[choice.measured];
     for (std::size_t g = 0; g < choice.grids.size(); ++g) {
-      // A loss of nothing at 3 bits is nothing everywhere (a weight of zeros).
-      choice.options[g].damage = at > 0 ? measured * choice.losses[g] / at : 0;
+      // What lies on the measured grid loses nothing there and nobody knows how much elsewhere.
+      choice.options[g].damage = at > 0                 ? measured * choice.losses[g] / at
+                                 : choice.losses[g] > 0 ? mean_damage()
+                                                        : 0;
     }
   }
 
@@ -360,6 +381,7 @@ class Allocator {
   const Recipe& recipe_;
   const CalibrationSize& data_;
   calib::Corpus corpus_;
+  bool zero_nonfinite_;
   Executor& executor_;
   Observer& observer_;
   const io::ExportLayout* layout_ = nullptr;
@@ -373,8 +395,10 @@ class Allocator {
 
 Result<Allocation> allocate(const model::Model& model, const Recipe& recipe,
                             const CalibrationSize& data, const calib::Corpus& corpus,
-                            Executor& executor, Observer& observer, std::uint64_t shard_limit) {
-  return Allocator(model, recipe, data, corpus, executor, observer).run(shard_limit);
+                            bool zero_nonfinite, Executor& executor, Observer& observer,
+                            std::uint64_t shard_limit) {
+  return Allocator(model, recipe, data, corpus, zero_nonfinite, executor, observer)
+      .run(shard_limit);
 }
 
 }  // namespace quell::pipeline

@@ -22,12 +22,16 @@ void add_once(std::vector<std::string>& lines, std::string line) {
 
 }  // namespace
 
-void choose_input(const Recipe& recipe, bool peaks, bool rotate, Task& task,
+void choose_input(const Recipe& recipe, bool peaks, bool scaled, bool rotate, Task& task,
                   std::vector<std::string>& notes, std::vector<std::string>& problems) {
   const std::size_t cols = task.linear->cols;
   const std::string channels = std::to_string(cols) + " input channels";
   task.activation_bits = recipe.activation_bits == 16 ? 0 : recipe.activation_bits;
   task.activation_group = recipe.activation_group.value_or(0);
+  if (recipe.activation_group && task.activation_bits != 4) {
+    add_once(problems, "--activation-group " + std::to_string(*recipe.activation_group) +
+                           " is for activations of 4 bits; give --scheme W4A4 or leave it out");
+  }
   if (rotate) {
     task.rotation = engine::Rotation::block_of(cols);
     if (task.rotation == 1) {
@@ -41,7 +45,12 @@ void choose_input(const Recipe& recipe, bool peaks, bool rotate, Task& task,
   const bool holds_zero = has_zero(task.grid.format);
   if (!recipe.keep_columns) {
     if (task.activation_bits != 8 || rotate || !holds_zero) return;
-    if (peaks) {
+    if (scaled) {
+      add_once(
+          notes,
+          "no columns are kept in f16: which channels set the scales of tokens is known before "
+          "they are scaled, not after");
+    } else if (peaks) {
       task.kept_columns = (cols + kColumnsPerKept - 1) / kColumnsPerKept;
     } else {
       add_once(notes,
@@ -53,14 +62,21 @@ void choose_input(const Recipe& recipe, bool peaks, bool rotate, Task& task,
   const std::string option = "--keep-columns " + std::to_string(*recipe.keep_columns);
   task.kept_columns = *recipe.keep_columns;
   if (task.kept_columns == 0) return;
-  if (!peaks) {
+  if (scaled) {
+    add_once(problems, option +
+                           ": columns are chosen by inputs before they are scaled; leave out "
+                           "smoothquant and awq, or --keep-columns");
+    task.kept_columns = 0;
+  } else if (!peaks) {
     add_once(problems, option +
                            ": which channels set the scales of tokens is not known; give "
                            "calibration text (--calib), or statistics made by this version");
   } else if (rotate) {
     add_once(problems, option +
                            " and hadamard+ exclude each other: behind a rotation no column stands "
-                           "out; leave one of them out");
+                           "out; leave one of them out (hadamard+ is the default with activations "
+                           "of 4 bits: name a method without it)");
+    task.kept_columns = 0;
   } else if (task.kept_columns > cols) {
     problems.push_back(task.linear->name + ": " + option + " of " + channels);
   } else if (!holds_zero) {

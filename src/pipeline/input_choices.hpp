@@ -15,7 +15,8 @@ namespace quell::pipeline {
 /// Sets what a task has beside its grid, which it has already. `peaks`: the data tell which
 /// channels set the scales of tokens. `rotate`: the method's word asked for it. Adds what speaks
 /// against it to `problems`, and what a user should know to `notes`, each once.
-void choose_input(const Recipe& recipe, bool peaks, bool rotate, Task& task,
+/// `scaled`: a transform changes the inputs after they were ranked.
+void choose_input(const Recipe& recipe, bool peaks, bool scaled, bool rotate, Task& task,
                   std::vector<std::string>& notes, std::vector<std::string>& problems);
 
 /// Columns that nobody asked for are no reason to refuse a layout that somebody did: where the

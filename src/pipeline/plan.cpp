@@ -131,6 +131,10 @@ class Planner {
       method = recipe_.activation_bits == 4 ? "hadamard+balanced" : "balanced";
     }
     const bool generic = model_.blocks().empty();
+    const bool scales_inputs =
+        std::any_of(plan_.transforms.begin(), plan_.transforms.end(), [](const std::string& name) {
+          return !quant::find_transform(name)->whole_model && name != "bias_correction";
+        });
     return each_linear([&](const model::Linear& linear, std::uint32_t layer,
                            model::Site site) -> Status {
       if (linear.rows == 0 || linear.cols == 0) {
@@ -173,7 +177,7 @@ class Planner {
       task.activation_bits = recipe_.activation_bits == 16 ? 0 : recipe_.activation_bits;
       if (!grid_given) choose_group(task);
       if (task.open_direction) settle_direction(task);
-      choose_input(recipe_, data_.peaks, word.rotate, task, plan_.notes, problems_);
+      choose_input(recipe_, data_.peaks, scales_inputs, word.rotate, task, plan_.notes, problems_);
       const bool feedback = needs(task, quant::Needs::second_moment);
       if (feedback && !data_.available) {
         return Error{ErrorCode::usage,
@@ -351,6 +355,8 @@ class Planner {
     for (const io::ModulePlan& module : model_.quantized().modules()) replaced.insert(module.name);
     for (const io::TensorInfo& tensor : model_.checkpoint().tensors()) {
       if (replaced.contains(tensor.name)) continue;
+      // A tied head that the checkpoint holds as well.
+      if (plan_.own_head && tensor.name == quant::kUntiedHead) continue;
       const std::size_t dot = tensor.name.rfind('.');
       const bool old_codes = dot != std::string::npos &&
                              replaced.contains(tensor.name.substr(0, dot)) &&

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "linalg/linalg.hpp"
 #include "pipeline/changed_models.hpp"
 #include "quell/calib/staged_walk.hpp"
 #include "quell/engine/rotation.hpp"
@@ -25,22 +26,33 @@ Result<PreparedLayer> PreparedLayer::create(const Task& task, MatrixView<const f
   problem.drift_of_output = calib::StagedWalk::drifts_at_output(task.site);
   problem.tokens = inputs.tokens;
   layer.target_ = weight;
-  if (task.kept_columns != 0) QUELL_TRY(layer.split(task, inputs));
+  if (task.kept_columns != 0) QUELL_TRY(layer.split(task, inputs, executor));
   if (task.rotation != 0) QUELL_TRY(layer.rotate(task, executor));
   return layer;
 }
 
-Status PreparedLayer::split(const Task& task, const InputStatistics& inputs) {
+Status PreparedLayer::split(const Task& task, const InputStatistics& inputs, Executor& executor) {
   QUELL_TRY(parts, quant::outlier_columns()->split(
                        {problem_.name, problem_.weight, inputs.peaks, task.kept_columns}));
   weight_ = std::move(parts.rest);
   kept_ = std::move(parts.kept);
+  // What the drift of a kept channel does to the output is for the others to make up for, so the
+  // product is that of the whole weight.
+  if (!problem_.drift.empty() && !problem_.drift_of_output) {
+    linalg::Context context(executor);
+    QUELL_TRY(lost, Matrix::uninitialized(problem_.weight.rows(), problem_.weight.cols()));
+    QUELL_TRY(
+        linalg::gemm_dense({{problem_.weight}, {problem_.drift, true}, lost.view()}, context));
+    drift_ = std::move(lost);
+    problem_.drift = drift_.view();
+    problem_.drift_of_output = true;
+  }
   // What f16 drops of a kept column is nothing that codes could hold.
   for (const std::uint32_t c : kept_.columns) {
     for (std::size_t r = 0; r < weight_.rows(); ++r) weight_(r, c) = 0;
   }
   problem_.weight = weight_.view();
-  // Kept channels are exact: no error of theirs to make up for, none to be moved into them.
+  // The weights of kept channels are exact: no error is to be moved into them.
   const auto without = [&](MatrixView<const float>& matrix, bool rows, Matrix& copy) -> Status {
     if (matrix.empty()) return ok();
     QUELL_TRY(made, copy_of(matrix));

@@ -39,7 +39,7 @@ class PreparedLayer {
 
  private:
   PreparedLayer() = default;
-  Status split(const Task& task, const InputStatistics& inputs);
+  Status split(const Task& task, const InputStatistics& inputs, Executor& executor);
   Status rotate(const Task& task, Executor& executor);
 
   quant::LayerProblem problem_;

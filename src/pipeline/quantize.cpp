@@ -192,11 +192,18 @@ class Run {
         for (const Task* task : tasks) QUELL_TRY(take_over(*task));
         if (layer == last) break;
         if (observer_.stop_requested()) return stopped("block " + std::to_string(layer));
-        QUELL_TRY(now, load(engine, layer, true));
+        report("block " + std::to_string(layer) + ": forward", 0);
+        {
+          QUELL_TRY(now, load(engine, layer, true));
+          Timed timed(phases_.forward);
+          QUELL_TRY(walk.advance_now(now));
+        }
         QUELL_TRY(original, load(engine, layer, false));
         Timed timed(phases_.forward);
-        report("block " + std::to_string(layer) + ": forward", 0);
-        QUELL_TRY(walk.advance(now, original));
+        QUELL_TRY(walk.advance_original(original));
+        const double work = staged_work(model_, layer, walk.tokens(), walk.original_tokens());
+        done_ += work;
+        replayed_ += work;
         continue;
       }
       for (const model::Site site : model::kSites) {
@@ -287,7 +294,11 @@ class Run {
       if (finished(*task)) {
         QUELL_TRY(take_over(*task));
       } else {
-        QUELL_TRY(solve(*task, {moment.view(), drift.view(), peaks, tokens}));
+        // No more than its own method asks for: what neighbours need differs in a resumed run.
+        InputStatistics inputs{{}, {}, peaks, tokens};
+        if (includes(task->needs, quant::Needs::second_moment)) inputs.moment = moment.view();
+        if (includes(task->needs, quant::Needs::drift)) inputs.drift = drift.view();
+        QUELL_TRY(solve(*task, inputs));
       }
     }
     return ok();

@@ -87,6 +87,10 @@ Result<MethodWord> MethodWord::parse(std::string_view text) {
   std::string_view quantizer = chain.quantizer;
   word.rotate = quantizer.starts_with(kRotate);
   if (word.rotate) quantizer.remove_prefix(kRotate.size());
+  if (word.rotate && !quant::take_transforms(quantizer).transforms.empty()) {
+    return usage("the method \"" + std::string(text) +
+                 "\": transforms of the model stand before hadamard, as awq+hadamard+gptq");
+  }
   word.quantizer = std::string(quantizer);
   std::string fused;  // without the rotation, which is the plan's
   for (const std::string& transform : word.transforms) fused += transform + "+";

@@ -31,8 +31,11 @@ void quantize_in_budget(const std::string& layers, const std::string& budget, do
   tight.insert(tight.end(), {"--max-memory", budget});
   const io::Json limited = quell_json(tight);
   std::filesystem::remove_all(folder / "tight");
+#if defined(QUELL_LARGE_MODEL)
+  // Of small models cli_quantize_test tells it.
   const io::Json free = quell_json(arguments("free"));
   EXPECT_EQ(hash_of(limited), hash_of(free));
+#endif
   const double peak = limited.find("peak_rss_bytes")->as_number();
   EXPECT_LT(peak, budget_bytes);
   std::printf("%s blocks: %.1f s, peak %.0f MB of %s, phases %s\n", layers.c_str(),

@@ -219,7 +219,7 @@ TEST_P(TransformLaws, KeepTheFunctionInWhatIsWritten) {
     // Of every block one layer that makes, and one that reads, stays as it is.
     recipe.ignore = {model->blocks()[0].down.name, model->blocks()[1].qkv.back().name};
     const auto plan = pipeline::make_plan(
-        *model, recipe, {true, true, corpus.ids.size(), corpus.ids.size()}, serial);
+        *model, recipe, {true, true, true, corpus.ids.size(), corpus.ids.size()}, serial);
     if (!plan) {
       ASSERT_EQ(plan.error().code, ErrorCode::unsupported) << plan.error().message;
       continue;

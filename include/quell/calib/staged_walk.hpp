@@ -17,7 +17,7 @@
 
 namespace quell::calib {
 
-/// The original is walked on whole chunks, evenly spread, of about so many tokens at most. Its pass
+/// The original is walked on whole chunks, evenly spread, of about so many tokens. Its pass
 /// costs as much as the other one; drifts are smooth (corrected with a ridge), moments are not.
 inline constexpr std::size_t kDriftTokens = 65'536;
 
@@ -44,8 +44,9 @@ class StagedWalk {
                                  const engine::BlockWeights& original, SiteWish wish);
   /// Leaves a block: `now` has gate_up and down.
   Status finish(const engine::BlockWeights& now);
-  /// Passes a whole block of which nothing is wanted.
-  Status advance(const engine::BlockWeights& now, const engine::BlockWeights& original);
+  /// Pass a whole block of which nothing is wanted; both, in any order.
+  Status advance_now(const engine::BlockWeights& now);
+  Status advance_original(const engine::BlockWeights& original);
 
   std::size_t tokens() const noexcept { return corpus_->ids.size(); }
   std::size_t original_tokens() const noexcept { return original_tokens_; }

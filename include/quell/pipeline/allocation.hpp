@@ -47,11 +47,14 @@ struct Allocation {
 
 /// `recipe` with target_bits_per_weight or target_bytes met: never more, and less only by what no
 /// module's next width fits into. Modules whose grid a rule names keep it and count. `corpus`: what
-/// sensitivity is measured on, its first 4,096 tokens. Errors: usage (a target below the smallest
-/// or one of both kinds at once, with the numbers), those of make_plan and measuring; interrupted.
+/// sensitivity is measured on, its first 4,096 tokens,
+/// on the model as it is, before transforms. `zero_nonfinite`: weights that are not finite read as
+/// 0. Not under --max-memory: two blocks, moments of one and 256 MiB of states. Errors: usage (a
+/// target below the smallest or one of both kinds at once, with the numbers), those of make_plan
+/// and measuring; interrupted.
 Result<Allocation> allocate(const model::Model& model, const Recipe& recipe,
                             const CalibrationSize& data, const calib::Corpus& corpus,
-                            Executor& executor, Observer& observer,
+                            bool zero_nonfinite, Executor& executor, Observer& observer,
                             std::uint64_t shard_limit = kShardLimit);
 
 }  // namespace quell::pipeline

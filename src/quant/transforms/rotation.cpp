@@ -265,6 +265,11 @@ class RotationTransform final : public Transform {
 
   Status check(const model::Model& model) const override {
     QUELL_TRY(check_foldable(model, std::string(name())));
+    if (model.config().norm == model::Norm::layer && !model.config().final_norm) {
+      return refused(model,
+                     "rotation takes the mean out of what is written to the stream, since norms "
+                     "do; this model has no final norm, so its head reads that mean");
+    }
     QUELL_TRY(probe, Rotation::make(model.config().hidden, false, 0, 0));
     if (probe.block() > 1) return ok();
     return refused(model, "rotation: no Hadamard matrix divides a stream of " +
