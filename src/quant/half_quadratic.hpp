@@ -21,8 +21,12 @@ struct HalfQuadratic {
   bool storable = true;  // zeros and scales are rounded to what the grid stores; false: for tests
 };
 
+/// beta^(1 / (p - 2)): where shrink() begins to be more than 0. Most errors of rounding lie below
+/// it and cost no power.
+double shrink_threshold(const HalfQuadratic& options) noexcept;
+
 /// sign(x) max(|x| - |x|^(p-1) / beta, 0).
-double shrink(double x, const HalfQuadratic& options) noexcept;
+double shrink(double x, double threshold, const HalfQuadratic& options) noexcept;
 
 /// value = (code - zero) * scale, or level[code] * scale.
 struct GroupFit {

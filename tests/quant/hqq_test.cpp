@@ -26,12 +26,12 @@ double mean_absolute_error(const Matrix& w, const QuantizedTensor& tensor) {
 }
 
 TEST(HalfQuadratic, ShrinkTakesMoreFromSmallErrors) {
-  EXPECT_EQ(shrink(0, {}), 0);
-  EXPECT_EQ(shrink(0.17, {}), 0);  // the threshold is 10^(-1/1.3) = 0.1701
-  EXPECT_NEAR(shrink(0.18, {}), 0.01273, 1e-5);
-  EXPECT_NEAR(shrink(0.5, {}), 0.37689, 1e-5);
-  EXPECT_NEAR(shrink(1.0, {}), 0.9, 1e-12);
-  EXPECT_EQ(shrink(-0.5, {}), -shrink(0.5, {}));
+  EXPECT_EQ(shrink(0, shrink_threshold({}), {}), 0);
+  EXPECT_EQ(shrink(0.17, shrink_threshold({}), {}), 0);  // the threshold is 10^(-1/1.3) = 0.1701
+  EXPECT_NEAR(shrink(0.18, shrink_threshold({}), {}), 0.01273, 1e-5);
+  EXPECT_NEAR(shrink(0.5, shrink_threshold({}), {}), 0.37689, 1e-5);
+  EXPECT_NEAR(shrink(1.0, shrink_threshold({}), {}), 0.9, 1e-12);
+  EXPECT_EQ(shrink(-0.5, shrink_threshold({}), {}), -shrink(0.5, shrink_threshold({}), {}));
 }
 
 TEST(HalfQuadratic, KeepsTheStartWhereARoundIsWorse) {

@@ -42,10 +42,16 @@ class Levels {
 
 }  // namespace
 
-double shrink(double x, const HalfQuadratic& options) noexcept {
+double shrink_threshold(const HalfQuadratic& options) noexcept {
+  return std::pow(options.beta, 1 / (options.p - 2));
+}
+
+double shrink(double x, double threshold, const HalfQuadratic& options) noexcept {
   const double size = std::abs(x);
-  if (size == 0) return 0;
-  return std::copysign(std::max(size - std::pow(size, options.p - 1) / options.beta, 0.0), x);
+  if (!(size > threshold)) return 0;
+  // Rounded to float32, since the last bit of a power in double is the C library's own.
+  const auto power = static_cast<double>(static_cast<float>(std::pow(size, options.p - 1)));
+  return std::copysign(std::max(size - power / options.beta, 0.0), x);
 }
 
 double mean_error(const GridSpec& grid, std::span<const float> weights, const GroupFit& fit,
@@ -63,12 +69,13 @@ GroupFit half_quadratic_round(const GridSpec& grid, std::span<const float> weigh
                               const HalfQuadratic& options) noexcept {
   const Levels level(grid, fit, options);
   const double scale = static_cast<double>(fit.scale), size = static_cast<double>(unit);
+  const double threshold = shrink_threshold(options);
   // Sums over q, the code counted from the old zero, and the target t = w - e'.
   const double n = static_cast<double>(weights.size());
   double q_sum = 0, t_sum = 0, qq = 0, qt = 0;
   for (const float w : weights) {
     const double q = static_cast<double>(level(w)), x = static_cast<double>(w);
-    const double t = x - size * shrink((x - q * scale) / size, options);
+    const double t = x - size * shrink((x - q * scale) / size, threshold, options);
     q_sum += q;
     t_sum += t;
     qq += q * q;
