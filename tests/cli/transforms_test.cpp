@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "program.hpp"
+#include "support/golden_model.hpp"
 
 namespace quell::test {
 namespace {
@@ -99,6 +100,44 @@ TEST(Transforms, AreRefusedWhereTheyCannotWork) {
                {"--calib"});
   EXPECT_EQ(quell({"quantize", job.model, "-o", job.path("f"), "--method", "rotation+rtn"}).code,
             0);
+}
+
+TEST(Transforms, InTheWrongPlaceAreRefusedWithTheRightOne) {
+  const SmallJob job;
+  expect_error(quell(job.quantize("a", {"--method", "hadamard+awq+gptq"})), 2,
+               {"hadamard+awq+gptq", "awq+hadamard+gptq"});
+  expect_error(quell(job.quantize("b", {"--rule", "*=hadamard+awq+gptq@int4"})), 2,
+               {"awq+hadamard+gptq"});
+  expect_error(quell(job.quantize("c", {"--method", "awq"})), 2,
+               {"awq is a transform", "awq+balanced"});
+  expect_error(
+      quell(job.quantize("d", {"--method", "awq+rtn", "--scheme", "W8A8", "--keep-columns", "2"})),
+      2, {"--keep-columns 2", "before they are scaled"});
+  expect_error(quell(job.quantize("e", {"--method", "rtn", "--activation-group", "32"})), 2,
+               {"--activation-group 32", "W4A4"});
+  // Without a number of columns none are kept, and that is said.
+  const Ended none = quell(job.quantize("f", {"--method", "awq+rtn", "--scheme", "W8A8"}));
+  EXPECT_EQ(none.code, 0) << none.err;
+  EXPECT_NE(none.err.find("no columns are kept"), std::string::npos) << none.err;
+}
+
+// A tied head may stand in the file as well.
+TEST(Transforms, UntieAHeadThatTheFileHoldsToo) {
+  const TemporaryFolder folder;
+  const test::GoldenModel golden = [] {
+    test::GoldenModel made = test::read_golden("llama");
+    test::GoldenTensor head = made.tensor("model.embed_tokens.weight");
+    head.name = "lm_head.weight";
+    made.put(std::move(head));
+    made.config.set("tie_word_embeddings", true);
+    return made;
+  }();
+  golden.write(folder / "model");
+  const Ended ended =
+      quell({"quantize", (folder / "model").string(), "-o", (folder / "out").string(), "--method",
+             "rotation+rtn", "--bits", "8", "--group-size", "8", "--to", "quell"});
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_EQ(quell({"verify", (folder / "out").string()}).code, 0);
 }
 
 }  // namespace

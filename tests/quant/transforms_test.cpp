@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "quant/transforms/scales.hpp"
+#include "quell/core/bits.hpp"
 #include "support/golden_model.hpp"
 
 namespace quell::quant {
@@ -230,6 +231,79 @@ TEST(Statistics, ThatAreAbsentOrDamagedAreRefused) {
       EXPECT_NE(refused.error().message.find("channel 7"), std::string::npos);
     }
   }
+}
+
+// By hand: W - Q is [[0.25, 0], [0, -0.5]], and inputs have the means 2 and 4.
+TEST(BiasCorrection, TakesTheMeanErrorOffTheOutput) {
+  const auto transform = bias_correction();
+  Matrix weight = *Matrix::zeros(2, 2);
+  weight(0, 0) = 1.25F;
+  weight(0, 1) = 2;
+  weight(1, 0) = -3;
+  weight(1, 1) = 0.5F;
+  const std::vector<std::uint8_t> codes = {1 + 8, 2 + 8, 8 - 3, 1 + 8};
+  std::vector<std::uint8_t> packed(2);
+  for (std::size_t r = 0; r < 2; ++r) {
+    pack_codes(std::span(codes).subspan(2 * r, 2), 4, std::span(packed).subspan(r, 1));
+  }
+  GroupParameters parameters;
+  parameters.rows = 2;
+  parameters.cols = 1;
+  parameters.scales = {1, 1};
+  const auto quantized = QuantizedTensor::create(*parse_grid("int4:sym:oc:row:f32"), 2, 2,
+                                                 std::move(packed), std::move(parameters));
+  ASSERT_TRUE(quantized) << quantized.error().message;
+  const std::vector<double> mean = {2, 4};
+  const auto change = transform->bias_change(weight.view(), *quantized, mean);
+  ASSERT_TRUE(change) << change.error().message;
+  EXPECT_EQ(*change, (std::vector<float>{0.5F, -2}));
+  const auto refused =
+      transform->bias_change(weight.view(), *quantized, std::span<const double>(mean).first(1));
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("means of 1 inputs, expected 2"), std::string::npos);
+}
+
+// The head of such a model reads the mean of the stream, which a rotation takes out.
+TEST(Rotation, IsRefusedWithLayerNormsAndNoFinalOne) {
+  const test::TemporaryFolder folder;
+  test::GoldenModel golden = test::read_golden("opt");
+  golden.config.set("_remove_final_layer_norm", true);
+  golden.remove("model.decoder.final_layer_norm.weight");
+  golden.remove("model.decoder.final_layer_norm.bias");
+  golden.write(folder.path() / "opt");
+  const auto model = model::Model::load(folder.path() / "opt");
+  ASSERT_TRUE(model) << model.error().message;
+  const Status refused = rotation()->check(*model);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::unsupported);
+  EXPECT_NE(refused.error().message.find("no final norm"), std::string::npos);
+  EXPECT_TRUE(norm_folding()->check(*model));
+  EXPECT_TRUE(rotation()->check(loaded(folder, "llama")));
+}
+
+TEST(FreeValues, OfSharedHeadsAreTheLargestOrTheMean) {
+  const test::TemporaryFolder folder;
+  const model::Model model = loaded(folder, "llama");
+  const model::ModelConfig& config = model.config();
+  ASSERT_LT(config.kv_heads, config.heads);
+  const std::size_t copies = config.heads / config.kv_heads;
+  const SiteProblem problem{model, 0, Site::o_in, {}, {}, {}, {}};
+  std::vector<double> values(std::size_t{config.heads} * config.head_dim, 0.0);
+  values[0] = 6;  // one of the channels that share the first value channel
+  const auto largest = free_values(problem, std::span<const double>(values), Ties::largest, "x");
+  const auto mean = free_values(problem, std::span<const double>(values), Ties::mean, "x");
+  ASSERT_TRUE(largest && mean);
+  EXPECT_EQ(largest->size(), values.size() / copies);
+  EXPECT_EQ((*largest)[0], 6);
+  EXPECT_EQ((*mean)[0], 6.0 / static_cast<double>(copies));
+  EXPECT_EQ((*mean)[1], 0);
+}
+
+TEST(Chain, OfATransformAloneSaysWhatIsMissing) {
+  const Status refused = check_chain("rotation+awq");
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("awq is a transform"), std::string::npos);
+  EXPECT_NE(refused.error().message.find("awq+balanced"), std::string::npos);
 }
 
 TEST(Chain, TakesTransformsOffTheFront) {

@@ -63,7 +63,7 @@ class Awq final : public Transform {
     if (!refuse_scaling(problem.model, problem.layer, problem.site).empty()) {
       return std::vector<float>();
     }
-    QUELL_TRY(a, free_maxima(problem, problem.mean_magnitudes, "mean magnitude"));
+    QUELL_TRY(a, free_values(problem, problem.mean_magnitudes, Ties::mean, "mean magnitude"));
     QUELL_TRY(samples, sample_rows(problem, executor));
     if (samples.empty()) return std::vector<float>();
     const std::size_t inputs = samples.front().weight.cols();
@@ -79,7 +79,8 @@ class Awq final : public Transform {
     std::vector<double> shares(inputs);
     for (const Sample& sample : samples) add_shares(sample, shares);
     for (double& share : shares) share /= static_cast<double>(rows);
-    QUELL_TRY(w, free_maxima(problem, std::span<const double>(shares), "share of the group"));
+    QUELL_TRY(w, free_values(problem, std::span<const double>(shares), Ties::largest,
+                             "share of the group"));
 
     std::vector<Candidate> candidates;
     candidates.push_back({std::vector<float>(a.size(), 1.0f)});

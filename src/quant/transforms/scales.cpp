@@ -13,7 +13,6 @@ constexpr double kSmallestFactor = 1e-4;
 }  // namespace
 
 Status expect_scalable(const model::Model& model, std::string_view transform) {
-  std::string reasons;
   for (std::uint32_t layer = 0; layer < model.blocks().size(); ++layer) {
     for (const model::Site site : model::kSites) {
       if (refuse_scaling(model, layer, site).empty()) return ok();
@@ -27,8 +26,8 @@ Status expect_scalable(const model::Model& model, std::string_view transform) {
 }
 
 template <typename T>
-Result<std::vector<double>> free_maxima(const SiteProblem& problem, std::span<const T> values,
-                                        std::string_view what) {
+Result<std::vector<double>> free_values(const SiteProblem& problem, std::span<const T> values,
+                                        Ties ties, std::string_view what) {
   const std::size_t channels =
       linears_at(problem.model.blocks()[problem.layer], problem.site).front()->cols;
   const std::string where =
@@ -39,6 +38,7 @@ Result<std::vector<double>> free_maxima(const SiteProblem& problem, std::span<co
                                          std::to_string(channels)};
   }
   std::vector<double> out(free_channels(problem.model, problem.layer, problem.site));
+  const double copies = static_cast<double>(channels) / static_cast<double>(out.size());
   for (std::size_t j = 0; j < channels; ++j) {
     const auto value = static_cast<double>(values[j]);
     if (!std::isfinite(value) || value < 0) {
@@ -47,14 +47,14 @@ Result<std::vector<double>> free_maxima(const SiteProblem& problem, std::span<co
                                            ", expected a finite number, 0 or more"};
     }
     double& slot = out[free_channel(problem.model.config(), problem.site, j)];
-    slot = std::max(slot, value);
+    slot = ties == Ties::mean ? slot + value / copies : std::max(slot, value);
   }
   return out;
 }
 
-template Result<std::vector<double>> free_maxima(const SiteProblem&, std::span<const float>,
+template Result<std::vector<double>> free_values(const SiteProblem&, std::span<const float>, Ties,
                                                  std::string_view);
-template Result<std::vector<double>> free_maxima(const SiteProblem&, std::span<const double>,
+template Result<std::vector<double>> free_values(const SiteProblem&, std::span<const double>, Ties,
                                                  std::string_view);
 
 std::vector<float> smooth_factors(std::span<const double> max_x, std::span<const double> max_w,

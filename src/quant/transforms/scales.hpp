@@ -15,11 +15,15 @@ namespace quell::quant {
 /// unsupported unless the model is known and has a site that can be scaled.
 Status expect_scalable(const model::Model& model, std::string_view transform);
 
-/// Maxima over the channels that follow each free channel. Errors: numeric (as many values as the
-/// site has channels, none of them negative or not finite).
+/// How the channels that follow one free channel, as those of query heads that share a value head,
+/// become one value.
+enum class Ties { largest, mean };
+
+/// The values of free channels. Errors: numeric (as many values as the site has channels, none of
+/// them negative or not finite).
 template <typename T>
-Result<std::vector<double>> free_maxima(const SiteProblem& problem, std::span<const T> values,
-                                        std::string_view what);
+Result<std::vector<double>> free_values(const SiteProblem& problem, std::span<const T> values,
+                                        Ties ties, std::string_view what);
 
 /// max_x^alpha / max_w^(1 - alpha), maxima of at least 1e-5; 1 where both are below that.
 std::vector<float> smooth_factors(std::span<const double> max_x, std::span<const double> max_w,

@@ -23,7 +23,8 @@ class SmoothQuant final : public Transform {
         !refuse_scaling(problem.model, problem.layer, problem.site).empty()) {
       return std::vector<float>();
     }
-    QUELL_TRY(max_x, free_maxima(problem, problem.max_magnitudes, "largest activation"));
+    QUELL_TRY(max_x,
+              free_values(problem, problem.max_magnitudes, Ties::largest, "largest activation"));
     // Weights kept in float lose nothing, so they have no say.
     std::vector<double> columns(
         linears_at(problem.model.blocks()[problem.layer], problem.site).front()->cols);
@@ -36,7 +37,8 @@ class SmoothQuant final : public Transform {
         }
       }
     }
-    QUELL_TRY(max_w, free_maxima(problem, std::span<const double>(columns), "largest weight"));
+    QUELL_TRY(max_w, free_values(problem, std::span<const double>(columns), Ties::largest,
+                                 "largest weight"));
     return smooth_factors(max_x, max_w, options_.alpha);
   }
 

@@ -67,6 +67,12 @@ MethodChain take_transforms(std::string_view word) {
 
 Status check_chain(std::string_view word) {
   const MethodChain chain = take_transforms(word);
+  if (chain.quantizer.empty() && !chain.transforms.empty()) {
+    const std::string& last = chain.transforms.back();
+    return Error{ErrorCode::usage, "the method \"" + std::string(word) + "\": " + last +
+                                       " is a transform; name what quantizes behind it, as " +
+                                       last + "+balanced; there are " + method_names()};
+  }
   if (const auto quantizer = parse_chain(chain.quantizer); !quantizer) {
     std::string known;
     for (const TransformEntry& entry : kTransforms) {
