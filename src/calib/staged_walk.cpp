@@ -82,11 +82,13 @@ Result<StagedWalk> StagedWalk::begin(engine::Engine& engine, const Corpus& corpu
     }
     parts.push_back(part);
   }
-  // Three sets of states share what they may take.
-  const std::uint64_t share = hidden_limit / 3;
-  QUELL_TRY(now, HiddenStates::create(tokens, config.hidden, share, spill_folder));
-  QUELL_TRY(attended, HiddenStates::create(tokens, heads, share, spill_folder));
-  QUELL_TRY(original, HiddenStates::create(original_tokens, config.hidden, share, spill_folder));
+  // All of them in memory or none, as the plan counts.
+  const std::uint64_t bytes = sizeof(float) * (std::uint64_t{tokens} * (config.hidden + heads) +
+                                               std::uint64_t{original_tokens} * config.hidden);
+  const std::uint64_t limit = bytes <= hidden_limit ? hidden_limit : 0;
+  QUELL_TRY(now, HiddenStates::create(tokens, config.hidden, limit, spill_folder));
+  QUELL_TRY(attended, HiddenStates::create(tokens, heads, limit, spill_folder));
+  QUELL_TRY(original, HiddenStates::create(original_tokens, config.hidden, limit, spill_folder));
   StagedWalk walk(engine, corpus, std::move(now), std::move(attended), std::move(original));
   QUELL_TRY(x, Matrix::uninitialized(longest, config.hidden));
   QUELL_TRY(before, Matrix::uninitialized(longest, config.hidden));

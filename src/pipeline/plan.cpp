@@ -447,8 +447,6 @@ void Planner::estimate() {
                                                                                          : cols;
       std::uint64_t& sums = moments[task->site];
       sums = std::max(sums, 8 * cols * ((moment ? cols : 0) + drift_rows));
-      weights[task->site] +=
-          (recipe_.engine_precision == engine::Precision::bf16 ? 2 : 4) * rows * cols;
       largest_weight = std::max(largest_weight, 4 * rows * cols);
       widest = std::max(widest, cols);
       // Mean moment and factor in float32; weight, errors, targets and codes of the layer.
@@ -472,12 +470,21 @@ void Planner::estimate() {
     for (const auto& [site, bytes] : moments) {
       all_moments = drifts ? std::max(all_moments, bytes) : all_moments + bytes;
     }
+    // Of the whole block: what stays in floating point goes through the forward pass as well.
+    if (!model_.blocks().empty()) {
+      for (const model::Site site : model::kSites) {
+        for (const model::Linear* linear : linears_at(model_.blocks()[layer], site)) {
+          weights[site] += (recipe_.engine_precision == engine::Precision::bf16 ? 2ull : 4ull) *
+                           linear->rows * linear->cols;
+        }
+      }
+    }
     for (const auto& [site, bytes] : weights) block += bytes;
     if (drifts) {
       // In stages: what was quantized beside what it was.
       using model::Site;
-      block = std::max(2 * weights[Site::qkv_in] + weights[Site::o_in],
-                       2 * weights[Site::mlp_in] + weights[Site::down_in]);
+      block = std::max({block, 2 * weights[Site::qkv_in] + weights[Site::o_in],
+                        2 * weights[Site::mlp_in] + weights[Site::down_in]});
     }
     const std::uint64_t row_of_walk =
         drifts ? 2ull * config.hidden + std::uint64_t{config.heads} * config.head_dim : 0;
