@@ -192,7 +192,7 @@ class Run {
         for (const Task* task : tasks) QUELL_TRY(take_over(*task));
         if (layer == last) break;
         if (observer_.stop_requested()) return stopped("block " + std::to_string(layer));
-        report("block " + std::to_string(layer) + ": forward", 0);
+        report("block " + std::to_string(layer) + ": forward");
         {
           QUELL_TRY(now, load(engine, layer, true));
           Timed timed(phases_.forward);
@@ -213,9 +213,8 @@ class Run {
           QUELL_TRY(now, load(engine, layer, true, calib::StagedWalk::now_reads(site)));
           QUELL_TRY(original, load(engine, layer, false, calib::StagedWalk::original_reads(site)));
           Timed timed(phases_.forward);
-          report(
-              "block " + std::to_string(layer) + ": calibration, " + std::string(to_string(site)),
-              0);
+          report("block " + std::to_string(layer) + ": calibration, " +
+                 std::string(to_string(site)));
           auto collected = walk.collect(site, now, original, wish);
           if (!collected) {
             Error error = std::move(collected).error();
@@ -232,7 +231,7 @@ class Run {
       static constexpr model::Site kMlp[] = {model::Site::mlp_in, model::Site::down_in};
       QUELL_TRY(now, load(engine, layer, true, kMlp));
       Timed timed(phases_.forward);
-      report("block " + std::to_string(layer) + ": forward", 0);
+      report("block " + std::to_string(layer) + ": forward");
       QUELL_TRY(walk.finish(now));
     }
     return ok();
@@ -309,7 +308,7 @@ class Run {
       const std::vector<const Task*>& tasks) {
     QUELL_TRY(weights, load(engine, layer, false));
     Timed timed(phases_.forward);
-    report("block " + std::to_string(layer) + ": calibration", 0);
+    report("block " + std::to_string(layer) + ": calibration");
     auto sites = walk.collect(weights, [&](std::uint32_t, model::Site site) {
       return transforming_.wish(wish_at(tasks, site));
     });
@@ -326,7 +325,7 @@ class Run {
   Status advance(engine::Engine& engine, calib::Walk& walk, std::uint32_t layer) {
     QUELL_TRY(weights, load(engine, layer, true));
     Timed timed(phases_.forward);
-    report("block " + std::to_string(layer) + ": forward", 0);
+    report("block " + std::to_string(layer) + ": forward");
     QUELL_TRY(walk.advance(weights));
     done_ += block_work(model_, layer, walk.tokens());
     return ok();
@@ -371,7 +370,7 @@ class Run {
   }
 
   Status with_statistics(const Task& task) {
-    if (output_->find_finished(task.linear->name) != nullptr) return take_over(task);
+    if (finished(task)) return take_over(task);
     const calib::StatisticsFile* file = options_.statistics;
     const calib::SiteKey key{task.layer, task.site};
     const bool feedback = includes(task.needs, quant::Needs::second_moment);
@@ -436,7 +435,7 @@ class Run {
 
   Status solve(const Task& task, const InputStatistics& inputs) {
     if (observer_.stop_requested()) return stopped(task.linear->name);
-    report(task.linear->name, 0);
+    report(task.linear->name);
     const auto begin = Clock::now();
     QUELL_TRY(weight, read_weight(*task.linear));
     io::ModulePlan module = task.module();
@@ -491,7 +490,7 @@ class Run {
     modules_.push_back(std::move(module));
     QUELL_TRY(hold(task, std::move(solved->tensor)));
     done_ += task_work(task);
-    report(task.linear->name, 0);
+    report(task.linear->name);
     return ok();
   }
 
@@ -503,8 +502,8 @@ class Run {
     return options;
   }
 
-  void report(const std::string& what, double extra) {
-    observer_.progress({what, done_ + extra, std::max(plan_.work, done_), replayed_});
+  void report(const std::string& what) {
+    observer_.progress({what, done_, std::max(plan_.work, done_), replayed_});
   }
 
   Result<QuantizeOutcome> finish() {

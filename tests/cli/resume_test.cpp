@@ -90,6 +90,33 @@ TEST(Resume, OfSchemesThatRoundActivationsGivesTheSameBytes) {
   }
 }
 
+// A method that asks for no statistics gets none, whether or not a neighbour that asks for them is
+// still to be done.
+TEST(Resume, OfAModuleBesideAnotherMethodGivesTheSameBytes) {
+  const SmallJob job;
+  const auto mixed = [&](const std::string& output) {
+    return job.quantize(
+        output, {"--method", "gptq", "--scale", "search", "--rule", "*v_proj=rtn@int3:sym:oc:g32"});
+  };
+  const std::string expected = hash_of(quell_json(mixed("whole")));
+  const std::string file = job.path("count");
+  Environment counting = fault("any", 0, "error");
+  counting["QUELL_FAULT_COUNT"] = file;
+  ASSERT_EQ(quell(mixed("counted"), counting).code, 0);
+  const long calls = std::strtol(read_bytes(file).c_str(), nullptr, 10);
+  bool between = false;
+  for (int k = 1; k <= 12; ++k) {
+    const std::string output = "cut" + std::to_string(k);
+    SCOPED_TRACE(output);
+    EXPECT_EQ(quell(mixed(output), fault("any", calls * k / 13, "kill")).signal, SIGKILL);
+    const io::Json resumed = quell_json(mixed(output));
+    const std::int64_t done = resumed.find("resumed_modules")->as_integer();
+    between |= done % 7 == 2;  // q and k of a block, and not v
+    EXPECT_EQ(hash_of(resumed), expected);
+  }
+  EXPECT_TRUE(between);
+}
+
 TEST(Resume, AtMostOneModuleIsLost) {
   const SmallJob job;
   const long calls = counted_calls(job, "counted");
