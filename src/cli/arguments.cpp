@@ -150,7 +150,8 @@ void QuantizeArguments::add(CLI::App& app) {
                  "W4A8 or W4A4");
   app.add_option(
       "--method", method,
-      "rtn, hqq, gptq or balanced (the default); adadim+METHOD also chooses the direction "
+      "rtn, importance, hqq, gptq or balanced (the default); adadim+METHOD also chooses the "
+      "direction "
       "of groups, adadim alone over gptq; hadamard+METHOD rotates the inputs of layers "
       "while the model runs (the default with activations of 4 bits); transforms of the model "
       "stand first, as awq+gptq");

@@ -38,7 +38,8 @@ class Outliers final : public Command {
                  "swap one module at a time for its quantized self: what it costs, how errors "
                  "travel, which cure helps (needs text)");
     app.add_option("--scheme", scheme_, "what modules are quantized to: W4A16 (the default), ...");
-    app.add_option("--method", method_, "how: rtn (the default), gptq, balanced or adadim+METHOD");
+    app.add_option("--method", method_,
+                   "how: rtn (the default), importance, hqq, gptq, balanced or adadim+METHOD");
     app.add_option("--group-size", group_size_, "weights of a group; -1: one group per row");
     app.add_option("--sensitivity-tokens", sensitivity_tokens_,
                    "tokens of the text that --sensitivity uses (default 4096)")

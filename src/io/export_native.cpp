@@ -14,8 +14,8 @@ namespace quell::io {
 namespace {
 
 constexpr std::uint64_t kVersion = 1;
-// Dimensions of one matrix: what a 32-bit signed number holds, as everywhere in these checkpoints.
 constexpr std::uint64_t kLargestSeed = (std::uint64_t{1} << 53) - 1;  // exact in every JSON reader
+// Dimensions of one matrix: what a 32-bit signed number holds, as everywhere in these checkpoints.
 constexpr std::uint64_t kLargestDimension = std::numeric_limits<std::int32_t>::max();
 
 std::uint64_t row_bytes(const ModulePlan& module) {
